@@ -1,0 +1,160 @@
+"""``station.yaml`` (``station/1``): what a station is told.
+
+Every unit stands in its setting's name, an unknown setting is an error with a suggestion, and
+relative paths are relative to the file.  The file holds no secret: a token is a file of its own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from edge_sdk.documents import Document, read_yaml
+
+__all__ = [
+    "CameraConfig",
+    "HubConfig",
+    "MentoringConfig",
+    "PipelineConfig",
+    "RunnerConfig",
+    "StationConfig",
+    "VerdictConfig",
+    "load_station",
+]
+
+
+class CameraConfig(Document):
+    """Where frames come from."""
+
+    uri: str
+    """``file:line.avi``, ``file:folder``, ``rtsp://…``, ``http://…``, ``v4l2:///dev/video0``."""
+    name: str = "camera"
+    pace: Literal["real", "max"] = "real"
+    """Of a file or folder: at its own rate, or as fast as it is read."""
+    rate_hz: float | None = Field(None, gt=0, le=10_000)
+    """Of a folder, or instead of a file's own rate."""
+    loop: bool = False
+    """Of a file or folder: begin again at its end."""
+    exposure_us: float | None = Field(None, gt=0)
+    width: int | None = Field(None, gt=0)
+    """Frames of another width or height are a camera fault."""
+    height: int | None = Field(None, gt=0)
+    open_timeout_s: float = Field(5.0, gt=0, le=600)
+    read_timeout_s: float = Field(2.0, gt=0, le=600)
+    black_below: float = Field(4.0, ge=0, le=255)
+    """A frame whose brightest part stays below this grey level shows nothing."""
+    frozen_frames: int = Field(5, ge=2)
+    """So many identical frames in a row …"""
+    frozen_s: float = Field(1.0, ge=0)
+    """… over more than this time are a frozen camera."""
+
+    @field_validator("uri")
+    @classmethod
+    def _has_scheme(cls, uri: str) -> str:
+        if ":" not in uri:
+            raise ValueError(f"say what kind it is, e.g. file:{uri}, rtsp://{uri} or v4l2:///dev/video0")
+        return uri
+
+
+class RunnerConfig(Document):
+    """What executes the model."""
+
+    platform: Literal["auto", "cpu", "cpu-fp32"] = "auto"
+    """``auto`` takes the bundle's INT8 rendering for this CPU, or its FP32 graph where it has none."""
+    threads: int = Field(1, ge=1, le=256)
+
+
+class PipelineConfig(Document):
+    """How frames are handed on."""
+
+    policy: Literal["latest", "lossless"] = "latest"
+    """``latest`` drops the older frame when the engine is behind; ``lossless`` makes the camera wait."""
+    deadline_ms: float | None = Field(None, gt=0)
+    """Capture to verdict; a later verdict is counted as late."""
+
+
+class VerdictConfig(Document):
+    """Where verdicts go, besides the program that embeds the station."""
+
+    to: str
+
+
+class MentoringConfig(Document):
+    """Which frames an operator is asked about, and how much disk they may take."""
+
+    outbox: Path = Path("./outbox")
+    outbox_mib: int = Field(2048, ge=1)
+    control_share: float = Field(0.1, ge=0, le=1)
+    """Of frames, drawn at random whatever the model says: the control sample."""
+    questions_per_shift: int = Field(200, ge=0)
+    shift_h: float = Field(8.0, gt=0, le=168)
+
+
+class HubConfig(Document):
+    """Where records are uploaded to."""
+
+    url: str
+    token_file: Path | None = None
+    """A file with the bearer token and nothing else."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_http(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("give the hub's address, e.g. https://hub.plant or http://127.0.0.1:8080")
+        return url.rstrip("/")
+
+
+class StationConfig(Document):
+    """A whole ``station.yaml``."""
+
+    station: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")
+    """The station's name: letters, digits, ``_ . -``."""
+    bundle: Path
+    """A bundle's folder or file, or ``bundles/current`` of two slots."""
+    trust: tuple[Path, ...] | Literal["unsigned"] = ()
+    """Public keys, one of which must have signed the bundle; ``unsigned`` takes any bundle."""
+    camera: CameraConfig
+    runner: RunnerConfig = RunnerConfig()
+    pipeline: PipelineConfig = PipelineConfig()
+    verdicts: tuple[VerdictConfig, ...] = ()
+    mentoring: MentoringConfig | None = None
+    hub: HubConfig | None = None
+    state: Path = Path("./state")
+    """Where the station writes what it is doing (``status.json``)."""
+
+    @model_validator(mode="after")
+    def _trust_said(self) -> StationConfig:
+        if self.trust == ():
+            raise ValueError("trust is missing; name the public keys, e.g. [keys/release.pub], or write unsigned")
+        return self
+
+
+def load_station(path: str | Path) -> StationConfig:
+    """Read a ``station.yaml`` and make its paths absolute.
+
+    Raises:
+        ConfigError: The file is missing, or a setting is unknown or wrong; with file and line.
+    """
+    path = Path(path)
+    config = read_yaml(path, StationConfig)
+    folder = path.absolute().parent
+
+    def beside(given: Path) -> Path:
+        return folder / given.expanduser()
+
+    changed: dict[str, object] = {"bundle": beside(config.bundle), "state": beside(config.state)}
+    if config.trust != "unsigned":
+        changed["trust"] = tuple(beside(key) for key in config.trust)
+    if config.mentoring is not None:
+        changed["mentoring"] = config.mentoring.model_copy(update={"outbox": beside(config.mentoring.outbox)})
+    if config.hub is not None and config.hub.token_file is not None:
+        changed["hub"] = config.hub.model_copy(update={"token_file": beside(config.hub.token_file)})
+    scheme, _, rest = config.camera.uri.partition(":")
+    if scheme == "file":
+        changed["camera"] = config.camera.model_copy(update={"uri": f"file:{beside(Path(rest))}"})
+    return config.model_copy(update=changed)

@@ -1,0 +1,157 @@
+"""The bundle's manifest (``bundle/1``): what a bundle holds and how it is to be used.
+
+``export pack`` writes it, ``bundles.archive`` checks it, the station reads everything from it that
+is not a weight: classes, thresholds, preprocessing.  A bundle's id is the sha256 of its canonical
+manifest, and the manifest names every file with its digest, so the id stands for every byte.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import numpy as np
+from pydantic import ConfigDict, Field, field_serializer, field_validator, model_validator
+
+from edge_sdk.documents import Tolerant, canonical_json, read_json, sha256_hex, utc_text
+from edge_sdk.labels import Labels, Thresholds
+from edge_sdk.quality.gates import Gates
+from edge_sdk.vision.preprocess import PreprocessSpec
+
+__all__ = [
+    "ClassThresholds",
+    "DriftReference",
+    "FileEntry",
+    "Manifest",
+    "PostprocessSpec",
+    "labels_of",
+    "manifest_bytes",
+    "manifest_id",
+    "read_manifest",
+    "thresholds_of",
+]
+
+
+class FileEntry(Tolerant):
+    """A file of the bundle."""
+
+    path: str
+    """POSIX path inside the bundle."""
+    bytes: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    role: str
+    """``fp32``, ``int8-trt``, ``int8-cpu``, ``ranges``, ``report``, ``golden-frames``,
+    ``golden-expected``, ``card``."""
+
+    @field_validator("path")
+    @classmethod
+    def _inside(cls, path: str) -> str:
+        parts = PurePosixPath(path).parts
+        if not parts or path.startswith("/") or "\\" in path or ".." in parts or str(PurePosixPath(path)) != path:
+            raise ValueError("a file of a bundle has a plain path inside it")
+        return path
+
+
+class ClassThresholds(Tolerant):
+    """Of one class, in the order of ``classes``."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    class_name: str = Field(alias="class")
+    boundary: float = Field(gt=0, le=1)
+    pass_below: float = Field(gt=0, le=1)
+    defective_from: float = Field(gt=0, le=1)
+    temperature: float = Field(1.0, gt=0)
+
+
+class PostprocessSpec(Tolerant):
+    """How the network's output becomes confidences."""
+
+    kind: Literal["cells"] = "cells"
+    cell_px: int = Field(gt=0)
+    """Side of a cell in pixels of the network's input."""
+    how: str = "given"
+    """How the thresholds were chosen."""
+    guarantee: str = "none"
+
+
+class DriftReference(Tolerant):
+    """Statistics of the pooled feature on the line that the bundle is for."""
+
+    mean: tuple[float, ...]
+    sd: tuple[float, ...]
+    n: int = Field(ge=1)
+
+
+class Manifest(Tolerant):
+    """``manifest.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    schema_: Literal["bundle/1"] = Field("bundle/1", alias="schema")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)
+    version: str = Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]*$", max_length=50)
+    created_at: datetime
+    line: str
+    """The line that the bundle is for."""
+    classes: tuple[str, ...] = Field(min_length=1)
+    thresholds: tuple[ClassThresholds, ...]
+    preprocess: PreprocessSpec
+    postprocess: PostprocessSpec
+    mm_per_px: float | None = Field(None, gt=0)
+    drift: DriftReference | None = None
+    files: tuple[FileEntry, ...]
+    golden: Gates
+    """What a station's runner must reach on the golden frames."""
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Manifest:
+        named = tuple(band.class_name for band in self.thresholds)
+        if named != self.classes:
+            raise ValueError(f"thresholds are for {', '.join(named)} but the classes are {', '.join(self.classes)}")
+        paths = [entry.path for entry in self.files]
+        for path in paths:
+            if paths.count(path) > 1:
+                raise ValueError(f"file {path} is listed twice")
+        return self
+
+    @field_serializer("created_at")
+    def _created_at_text(self, moment: datetime) -> str:
+        return utc_text(moment)
+
+
+def manifest_bytes(manifest: Manifest) -> bytes:
+    """The canonical bytes that are signed and stored."""
+    return canonical_json(manifest.model_dump(mode="json", by_alias=True, exclude_none=True))
+
+
+def manifest_id(manifest: Manifest) -> str:
+    """The bundle's id, hexadecimal."""
+    return sha256_hex(manifest_bytes(manifest))
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read ``manifest.json``.
+
+    Raises:
+        FormatError: The file is missing, no JSON, or not of ``bundle/1``.
+    """
+    return read_json(path, Manifest)
+
+
+def labels_of(manifest: Manifest) -> Labels:
+    """The classes of a bundle."""
+    return Labels(manifest.classes)
+
+
+def thresholds_of(manifest: Manifest) -> Thresholds:
+    """The thresholds of a bundle, as arrays over its classes."""
+    bands = manifest.thresholds
+    return Thresholds(
+        boundary=np.array([band.boundary for band in bands], np.float32),
+        pass_below=np.array([band.pass_below for band in bands], np.float32),
+        defective_from=np.array([band.defective_from for band in bands], np.float32),
+        how=manifest.postprocess.how,
+        guarantee=manifest.postprocess.guarantee,
+    )

@@ -1,0 +1,1 @@
+"""From pixels to a verdict: pure functions that training, calibration, export and the device share."""

@@ -1,0 +1,148 @@
+"""From the network's confidence map to detections on a frame, and to questions for an operator.
+
+The runtime, the calibration report and training's evaluation all decode here, so all three count
+the same defects.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edge_sdk.arrays import Array, Bools, Floats, check_shape
+from edge_sdk.detections import Detections, Question
+from edge_sdk.errors import ShapeError
+from edge_sdk.vision.preprocess import Geometry
+
+__all__ = ["confidence_from_logits", "decode_cells", "questions"]
+
+
+def confidence_from_logits(logits: Array, temperature: Array | float = 1.0) -> Floats:
+    """Sigmoid of the tempered logits.
+
+    Args:
+        logits: ``(..., K, h, w)``, unbounded.
+        temperature: One number, or ``(K,)``, above 0.
+
+    Returns:
+        Of the same shape, float32 in [0, 1].
+    """
+    scaled = np.asarray(logits, np.float32)
+    warmth = np.asarray(temperature, np.float32)
+    scaled = scaled / (warmth.reshape(-1, 1, 1) if warmth.ndim else warmth)
+    # split by sign: exp never overflows
+    small = np.exp(-np.abs(scaled))
+    found: Floats = np.where(scaled >= 0, 1 / (1 + small), small / (1 + small)).astype(np.float32)
+    return found
+
+
+def decode_cells(confidence: Floats, thresholds: Floats, *, place: Geometry, cell_px: int) -> Detections:
+    """Group neighbouring defective cells of one class into detections.
+
+    A cell counts where its confidence reaches its class's ``pass_below``.  A detection is as sure
+    as its surest cell.
+
+    Args:
+        confidence: ``(K, h, w)`` per class and cell, in [0, 1].
+        thresholds: ``(K,)`` ``pass_below`` of each class, in (0, 1].
+        place: Where the frame lies on the network's input.
+        cell_px: Side of a cell in pixels of the network's input.
+
+    Returns:
+        One detection a connected group (8-neighbourhood), surest first.
+
+    Raises:
+        ShapeError: The map and the thresholds disagree on K.
+
+    Reference:
+        Mentoring paper (Cordier, Das, Gutierrez, QCAV 2021), section 3.1: a segmentation network's
+        areas are its cells.
+    """
+    _check(confidence, thresholds)
+    counts = confidence >= thresholds[:, None, None]
+    if not counts.any():
+        return Detections.none()
+    import cv2
+
+    groups: list[tuple[float, int, Array]] = []
+    for class_id in range(len(confidence)):
+        number, labelled = cv2.connectedComponents(counts[class_id].astype(np.uint8), connectivity=8)
+        for group in range(1, number):
+            cells = np.argwhere(labelled == group).astype(np.int32)
+            surest = float(confidence[class_id][cells[:, 0], cells[:, 1]].max())
+            groups.append((surest, class_id, cells))
+    groups.sort(key=lambda found: (-found[0], found[1], found[2][0].tolist()))
+    on_input = np.array([_box_of_cells(cells, cell_px) for _, _, cells in groups], np.float32)
+    numbered = [np.column_stack([np.full(len(cells), n, np.int32), cells]) for n, (_, _, cells) in enumerate(groups)]
+    return Detections(
+        boxes=place.boxes_to_frame(on_input),
+        classes=np.array([class_id for _, class_id, _ in groups], np.int32),
+        confidence=np.array([surest for surest, _, _ in groups], np.float32),
+        cells=np.concatenate(numbered).astype(np.int32),
+    )
+
+
+def questions(
+    confidence: Floats,
+    thresholds: Floats,
+    *,
+    place: Geometry,
+    cell_px: int,
+    valid: Bools | None = None,
+    limit: int = 3,
+) -> tuple[Question, ...]:
+    """The small places an operator is asked about: the highest peaks with their neighbours.
+
+    A peak is a cell at or above its class's ``pass_below`` that none of its eight neighbours
+    exceeds; of equal neighbours the first in reading order is the peak.  A question is the peak
+    with those of its 3 x 3 neighbours that reach ``pass_below`` too.  Ours: connected groups of a
+    failing model are mostly wrong, its peaks are answerable.
+
+    Args:
+        confidence: ``(K, h, w)`` in [0, 1].
+        thresholds: ``(K,)`` ``pass_below`` of each class.
+        place: Where the frame lies on the network's input.
+        cell_px: Side of a cell in pixels of the network's input.
+        valid: ``(h, w)`` cells that show the picture; padding is never asked about.
+        limit: At most so many a frame.
+
+    Returns:
+        Highest peak first.
+    """
+    _check(confidence, thresholds)
+    shown = confidence if valid is None else np.where(valid[None], confidence, 0).astype(np.float32)
+    candidates = np.argwhere(shown >= thresholds[:, None, None])
+    if not len(candidates):
+        return ()
+    heights = shown[candidates[:, 0], candidates[:, 1], candidates[:, 2]]
+    padded = np.pad(shown, ((0, 0), (1, 1), (1, 1)), constant_values=-1)
+    found: list[Question] = []
+    for number in np.argsort(-heights, kind="stable"):
+        class_id, row, column = (int(part) for part in candidates[number])
+        around = padded[class_id, row : row + 3, column : column + 3]
+        peak = around[1, 1]
+        before = around.ravel()[:4]
+        if around.max() > peak or (before == peak).any():
+            continue
+        near = np.argwhere(around >= thresholds[class_id])
+        cells = [(row, column)]
+        cells += [(row + int(r) - 1, column + int(c) - 1) for r, c in near if (r, c) != (1, 1)]
+        box = place.boxes_to_frame(np.array([_box_of_cells(np.array(cells), cell_px)], np.float32))[0]
+        left, top, right, bottom = (float(edge) for edge in box)
+        found.append(Question(class_id, float(peak), (left, top, right, bottom), tuple(cells)))
+        if len(found) == limit:
+            break
+    return tuple(found)
+
+
+def _check(confidence: Floats, thresholds: Floats) -> None:
+    check_shape("confidence", confidence, (None, None, None), as_text="(K, h, w), one map a class")
+    if thresholds.shape != confidence.shape[:1]:
+        raise ShapeError(
+            f"thresholds is {thresholds.shape} for {len(confidence)} classes; give ({len(confidence)},), one a class"
+        )
+
+
+def _box_of_cells(cells: Array, cell_px: int) -> list[float]:
+    top, left = cells.min(axis=0)
+    bottom, right = cells.max(axis=0) + 1
+    return [left * cell_px, top * cell_px, right * cell_px, bottom * cell_px]

@@ -1,0 +1,199 @@
+"""From a picture to the network's input: the only resize and normalisation there is.
+
+Training, calibration, the export checks and the station all call ``preprocess``; truth masks and
+boxes go through the same ``Geometry``, so a cell means the same place everywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from edge_sdk.arrays import Array, Bools, Floats, Image, check_shape
+from edge_sdk.errors import RangeError, ShapeError
+
+__all__ = ["Geometry", "PreprocessSpec", "cells_of_mask", "fitted", "geometry", "preprocess", "valid_cells"]
+
+
+@dataclass(frozen=True)
+class PreprocessSpec:
+    """How a picture becomes the network's input.  Travels in the checkpoint and in the bundle."""
+
+    width: int
+    """Of the network's input, pixels."""
+    height: int
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Taken off each channel after the division by 255, in the order of ``colour``."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    colour: Literal["rgb", "bgr"] = "rgb"
+    """Channel order of the network's input; pictures come in as blue green red."""
+    resize: Literal["letterbox", "stretch"] = "letterbox"
+    """``letterbox`` keeps the ratio of the sides and pads; ``stretch`` fills the input."""
+    pad: tuple[int, int, int] = (114, 114, 114)
+    """Blue, green, red of the padding, 0 to 255."""
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.height < 1:
+            raise RangeError(f"the network's input is {self.width} x {self.height}; give at least 1 x 1 pixels")
+        if min(self.std) <= 0:
+            raise RangeError(f"std is {self.std}; give three numbers above 0")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where a picture lies on the network's input."""
+
+    scale_x: float
+    """Input pixels a frame pixel, across."""
+    scale_y: float
+    left: int
+    """Input pixels of padding before the picture."""
+    top: int
+    inner_width: int
+    """Of the picture on the input, pixels."""
+    inner_height: int
+    frame_width: int
+    frame_height: int
+
+    def boxes_to_frame(self, boxes: Floats) -> Floats:
+        """``(D, 4)`` boxes on the input to boxes on the frame, cut at its borders."""
+        shift = np.array([self.left, self.top, self.left, self.top], np.float32)
+        scale = np.array([self.scale_x, self.scale_y, self.scale_x, self.scale_y], np.float32)
+        most = np.array([self.frame_width, self.frame_height] * 2, np.float32)
+        found: Floats = np.clip((boxes - shift) / scale, 0, most).astype(np.float32)
+        return found
+
+
+def geometry(spec: PreprocessSpec, height: int, width: int) -> Geometry:
+    """Where a picture of ``height`` x ``width`` pixels lies on the input of ``spec``."""
+    if height < 1 or width < 1:
+        raise ShapeError(f"the picture is {width} x {height}; give one with at least one pixel")
+    if spec.resize == "stretch":
+        inner_width, inner_height = spec.width, spec.height
+    else:
+        scale = min(spec.width / width, spec.height / height)
+        inner_width = min(spec.width, max(1, round(width * scale)))
+        inner_height = min(spec.height, max(1, round(height * scale)))
+    return Geometry(
+        scale_x=inner_width / width,
+        scale_y=inner_height / height,
+        left=(spec.width - inner_width) // 2,
+        top=(spec.height - inner_height) // 2,
+        inner_width=inner_width,
+        inner_height=inner_height,
+        frame_width=width,
+        frame_height=height,
+    )
+
+
+def fitted(image: Image, spec: PreprocessSpec) -> Image:
+    """The picture resized and padded to the input's size, still uint8 blue green red.
+
+    Shrinking averages over the pixels that fall together (INTER_AREA), so that no small defect is
+    stepped over; enlarging is linear.
+
+    Args:
+        image: ``(H, W, 3)`` uint8.
+        spec: Size, padding and resize rule.
+
+    Returns:
+        ``(height, width, 3)`` uint8.
+    """
+    import cv2
+
+    check_shape("image", image, (None, None, 3), as_text="(H, W, 3), blue green red")
+    if image.dtype != np.uint8:
+        raise ShapeError(f"image is {image.dtype}; give uint8, 0 to 255")
+    place = geometry(spec, image.shape[0], image.shape[1])
+    inner: Array = image
+    if (place.inner_height, place.inner_width) != image.shape[:2]:
+        shrinks = place.scale_x < 1 or place.scale_y < 1
+        rule = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        inner = cv2.resize(image, (place.inner_width, place.inner_height), interpolation=rule)
+    if inner.shape[:2] == (spec.height, spec.width):
+        return inner
+    canvas = np.empty((spec.height, spec.width, 3), np.uint8)
+    canvas[:] = spec.pad
+    canvas[place.top : place.top + place.inner_height, place.left : place.left + place.inner_width] = inner
+    return canvas
+
+
+def preprocess(image: Image, spec: PreprocessSpec, *, out: Floats | None = None) -> Floats:
+    """Resize, pad, order the channels and normalise one picture.
+
+    Args:
+        image: ``(H, W, 3)`` uint8, blue green red.
+        spec: What the network was trained with.
+        out: ``(1, 3, height, width)`` float32 to write into; a new array without it.
+
+    Returns:
+        ``(1, 3, height, width)`` float32, contiguous: ``(pixel / 255 - mean) / std``.
+
+    Raises:
+        ShapeError: The picture is not ``(H, W, 3)`` uint8, or ``out`` has another shape.
+    """
+    shape = (1, 3, spec.height, spec.width)
+    if out is None:
+        out = np.empty(shape, np.float32)
+    elif out.shape != shape or out.dtype != np.float32:
+        raise ShapeError(f"out is {out.dtype} {out.shape}; give float32 {shape}")
+    pixels = fitted(image, spec)
+    order = (2, 1, 0) if spec.colour == "rgb" else (0, 1, 2)
+    for channel, source in enumerate(order):
+        scale = np.float32(1 / (255 * spec.std[channel]))
+        offset = np.float32(spec.mean[channel] / spec.std[channel])
+        plane = out[0, channel]
+        np.multiply(pixels[:, :, source], scale, out=plane, casting="unsafe", dtype=np.float32)
+        np.subtract(plane, offset, out=plane)
+    return out
+
+
+def cells_of_mask(mask: Array, spec: PreprocessSpec, grid: tuple[int, int]) -> Floats:
+    """How much of each cell a mask covers, in the geometry that the picture goes through.
+
+    Args:
+        mask: ``(H, W)``, zero where healthy.
+        spec: What the picture is preprocessed with.
+        grid: Rows and columns of cells on the network's input.
+
+    Returns:
+        ``(h, w)`` float32 covered share of each cell in [0, 1]; padding counts as not covered.
+    """
+    import cv2
+
+    check_shape("mask", mask, (None, None), as_text="(H, W), one value a pixel")
+    place = geometry(spec, mask.shape[0], mask.shape[1])
+    covered = (mask != 0).astype(np.float32)
+    rule = cv2.INTER_AREA if place.scale_x < 1 or place.scale_y < 1 else cv2.INTER_LINEAR
+    inner = cv2.resize(covered, (place.inner_width, place.inner_height), interpolation=rule)
+    canvas = np.zeros((spec.height, spec.width), np.float32)
+    canvas[place.top : place.top + place.inner_height, place.left : place.left + place.inner_width] = inner
+    rows, columns = grid
+    found: Floats = cv2.resize(canvas, (columns, rows), interpolation=cv2.INTER_AREA).astype(np.float32)
+    return found
+
+
+def valid_cells(spec: PreprocessSpec, height: int, width: int, grid: tuple[int, int]) -> Bools:
+    """Which cells show the picture: at least half of the cell is no padding.
+
+    Returns:
+        ``(h, w)`` bool; padding is known healthy and left out of figures.
+    """
+    place = geometry(spec, height, width)
+    rows, columns = grid
+
+    def shown(start: int, length: int, cells: int, total: int) -> Array:
+        edges = np.linspace(0, total, cells + 1)
+        overlap = np.minimum(edges[1:], start + length) - np.maximum(edges[:-1], start)
+        return np.asarray(overlap >= 0.5 * total / cells)
+
+    tall = shown(place.top, place.inner_height, rows, spec.height)
+    wide = shown(place.left, place.inner_width, columns, spec.width)
+    # a picture thinner than half a cell is still shown by the cells that hold it
+    if not tall.any():
+        tall[int((place.top + place.inner_height / 2) * rows / spec.height)] = True
+    if not wide.any():
+        wide[int((place.left + place.inner_width / 2) * columns / spec.width)] = True
+    return np.asarray(tall[:, None] & wide[None, :])
