@@ -200,8 +200,9 @@ def _note_lines(node: yaml.Node, at: tuple[Any, ...], lines: dict[tuple[Any, ...
             _note_lines(value, here, lines, path)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
-            lines[(*at, index)] = value.start_mark.line + 1
-            _note_lines(value, (*at, index), lines, path)
+            there = (*at, index)
+            lines[there] = value.start_mark.line + 1
+            _note_lines(value, there, lines, path)
 
 
 def _dotted(field: tuple[Any, ...]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,6 +90,8 @@ class Thresholds:
         classes: int, *, boundary: float = 0.5, pass_below: float | None = None, defective_from: float | None = None
     ) -> Thresholds:
         """The same three numbers for every class; without a band, everything at ``boundary``."""
-        each: Sequence[float] = (boundary, pass_below or boundary, defective_from or boundary)
-        low_mid_high = [np.full(classes, value, np.float32) for value in each]
-        return Thresholds(*low_mid_high)
+        return Thresholds(
+            boundary=np.full(classes, boundary, np.float32),
+            pass_below=np.full(classes, pass_below or boundary, np.float32),
+            defective_from=np.full(classes, defective_from or boundary, np.float32),
+        )

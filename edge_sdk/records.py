@@ -340,7 +340,7 @@ def record_from_inspection(
         questions=asked,
         position=position,
         parts=tuple(
-            Part(role=role, type=kinds[role], bytes=len(data), sha256=sha256_hex(data))  # type: ignore[arg-type]
+            Part(role=role, type=kinds[role], bytes=len(data), sha256=sha256_hex(data))
             for role, data in parts.items()
         ),
     )
