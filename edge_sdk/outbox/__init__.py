@@ -1,0 +1,7 @@
+"""Where records wait for the hub: chosen, kept through power cuts, and uploaded by a process of its own."""
+
+from __future__ import annotations
+
+from edge_sdk.outbox.store import Item, Outbox, OutboxCounts, RecordId, look
+
+__all__ = ["Item", "Outbox", "OutboxCounts", "RecordId", "look"]
