@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edge_sdk.outbox.mentor import Mentor
 from edge_sdk.outbox.store import Item, Outbox, OutboxCounts, RecordId, look
 
-__all__ = ["Item", "Outbox", "OutboxCounts", "RecordId", "look"]
+__all__ = ["Item", "Mentor", "Outbox", "OutboxCounts", "RecordId", "look"]

@@ -193,11 +193,16 @@ def entry_from_header(name: str, header: ItemHeader, size: int) -> Entry:
     )
 
 
-def look(folder: Path) -> OutboxCounts:
-    """Count an outbox from outside, without a lock and without touching it."""
+def look(folder: Path, *, without_items: bool = False) -> OutboxCounts:
+    """Count an outbox from outside, without a lock and without touching it.
+
+    Args:
+        folder: The outbox.
+        without_items: Leave ``waiting`` and ``bytes`` at 0, which spares going through all items.
+    """
     waiting = size = quarantined = 0
     with suppress(OSError), os.scandir(folder / "items") as found:
-        for entry in found:
+        for entry in () if without_items else found:
             if not entry.name.startswith("."):
                 with suppress(OSError):
                     size += blocks(entry.stat().st_size)

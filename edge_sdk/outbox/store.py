@@ -22,7 +22,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -32,7 +32,7 @@ from edge_sdk.outbox.boots import next_boot
 from edge_sdk.outbox.disk import Disk, FolderLock, blocks
 from edge_sdk.outbox.index import Entry, Index
 from edge_sdk.outbox.items import ItemFolder, OutboxCounts, entry_from_header, look
-from edge_sdk.outbox.tombstones import Tombstone, Tombstones
+from edge_sdk.outbox.tombstones import CONTROL, Tombstone, Tombstones
 from edge_sdk.records import Record, encode_item, item_id
 
 __all__ = ["Item", "Outbox", "OutboxCounts", "RecordId", "look"]
@@ -43,7 +43,6 @@ RecordId = str
 """sha256 of the item file, 64 lower-case hex digits."""
 
 MIB = 1024 * 1024
-CONTROL = "control"
 RESCAN_S = 30.0
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -145,8 +144,14 @@ class Outbox:
         return {**own, "quarantined": self._items.set_aside_count, "rebuilt": self._index.rebuilt}
 
     def counts(self) -> OutboxCounts:
-        """How much waits, lies aside, and was given up of the control sample."""
-        return look(self._folder)
+        """How much waits, lies aside, and was given up of the control sample; cheap enough to ask every second."""
+        found = look(self._folder, without_items=True)
+        with self._lock:
+            try:
+                totals = self._index.totals()
+            except sqlite3.Error:
+                return look(self._folder)
+        return replace(found, waiting=totals.items, bytes=totals.bytes)
 
     # -- the station's place ---------------------------------------------------------------------
 

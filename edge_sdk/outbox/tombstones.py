@@ -18,9 +18,12 @@ from pathlib import Path
 from edge_sdk.documents import canonical_json
 from edge_sdk.outbox.disk import Disk, append_durably, write_durably
 
-__all__ = ["Tombstone", "Tombstones", "read_tombstones"]
+__all__ = ["CONTROL", "Tombstone", "Tombstones", "read_tombstones"]
 
 log = logging.getLogger(__name__)
+
+CONTROL = "control"
+"""The stratum of the control sample."""
 
 MERGE_BYTES = 128 * 1024
 """Beyond this the single lines are merged into counts, so that the file stays bounded."""
@@ -34,7 +37,7 @@ class Tombstone:
     probability: float
     """With which it was drawn, in (0, 1]."""
     why: str
-    """``evicted``, ``no room``, ``hand-over full``, ``failed`` or ``damaged``."""
+    """``evicted``, ``no room``, ``failed``, or ``not put`` for what never became an item."""
     item: str = ""
     """Its id; empty for merged ones and for what never became an item."""
     count: int = 1

@@ -1,0 +1,186 @@
+"""Which frames are worth an operator's time.
+
+Two samples are drawn side by side:
+
+- **Questions**: every uncertain or defective frame, within a budget of questions a shift.  A failing model
+  is wrong with confidence, so defects are asked about as well as doubts.
+- **Control**: a frame is drawn with the fixed probability ``control_share``, whatever the model says of it and
+  outside of the budget.  Its items carry that probability, so rates estimated from them are unbiased.
+
+A frame that is both belongs to the control sample: its stratum is ``control`` and its probability
+``control_share``, while its reason stays ``uncertain`` or ``defect``.  An item of the questions carries
+probability 1: frames like it are always taken, as long as the budget lasts.  The control sample speaks of
+frames that differ from those queued lately; the others are counted as duplicates.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_sdk.arrays import Array, Image
+from edge_sdk.clock import Clock
+from edge_sdk.inspections import Inspection, Verdict
+from edge_sdk.labels import Thresholds
+from edge_sdk.outbox.tombstones import CONTROL
+from edge_sdk.records import Reason
+
+__all__ = ["Budget", "Choice", "DuplicateGate", "choice", "strongest", "value_of"]
+
+CONTROL_VALUE = 0.5
+"""The same for every control item: what is given up among them is then as good as drawn by lot."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Why a frame is queued, as its item will say."""
+
+    reason: Reason
+    stratum: str
+    value: float
+    """In [0, 1]; the least is given up first."""
+    inclusion_probability: float
+    questions: int
+    """What it takes from the budget; 0 for the control sample."""
+
+
+def choice(
+    verdict: Verdict, *, confidence: float, questions: int, band: tuple[float, float], control_share: float | None
+) -> Choice | None:
+    """Why a frame is queued, if it is.
+
+    Args:
+        verdict: Of the frame.
+        confidence: Of its surest detection, in [0, 1].
+        questions: How many an operator would be asked.
+        band: ``pass_below`` and ``defective_from`` of that detection's class.
+        control_share: The probability with which it was drawn for the control sample, or ``None`` if it was not.
+
+    Returns:
+        ``None`` for a passed frame that was not drawn, and for one that was not inspected.
+    """
+    if verdict is Verdict.NOT_INSPECTED:
+        return None
+    reasons: dict[Verdict, Reason] = {Verdict.UNCERTAIN: "uncertain", Verdict.DEFECTIVE: "defect"}
+    reason = reasons.get(verdict)
+    if control_share is not None:
+        return Choice(reason or "control", CONTROL, CONTROL_VALUE, control_share, 0)
+    if reason is None:
+        return None
+    return Choice(reason, reason, value_of(verdict, confidence, band), 1.0, max(1, questions))
+
+
+def value_of(verdict: Verdict, confidence: float, band: tuple[float, float]) -> float:
+    """How much an answer would teach, in [0, 1].  Ours.
+
+    Of uncertain frames the one nearest to the middle of its band comes first (1 down to 0.5 at the edges);
+    of defective ones the surest (0.4 up to 0.9): a false alarm weighs as much as the model is sure of it.
+    """
+    if verdict is Verdict.DEFECTIVE:
+        return 0.4 + 0.5 * confidence
+    low, high = band
+    half = (high - low) / 2
+    off = abs(confidence - (low + high) / 2) / half if half > 0 else 0.0
+    return 1.0 - 0.5 * min(1.0, off)
+
+
+def strongest(inspection: Inspection, thresholds: Thresholds) -> tuple[float, tuple[float, float]]:
+    """Confidence of the surest detection, and the band of its class.
+
+    Without a detection: 0, and the first class's band.
+    """
+    found = inspection.detections
+    if not len(found):
+        return 0.0, (float(thresholds.pass_below[0]), float(thresholds.defective_from[0]))
+    surest = int(np.argmax(found.confidence))
+    k = int(found.classes[surest])
+    return float(found.confidence[surest]), (float(thresholds.pass_below[k]), float(thresholds.defective_from[k]))
+
+
+class Budget:
+    """So many questions a shift: a bucket that fills steadily and is full when the station starts.
+
+    While more than a quarter is left, every frame is taken.  The last quarter is kept for the better ones:
+    the emptier the bucket, the higher a frame must rank among those seen lately.
+    """
+
+    def __init__(self, questions: int, *, shift_h: float, clock: Clock, remember: int = 256) -> None:
+        """
+        Args:
+            questions: A shift, and the most that can be saved up; 0 asks nothing.
+            shift_h: Hours of a shift.
+            clock: Tells how fast the bucket fills; the wall clock plays no part.
+            remember: Values to rank among.
+        """
+        self._size = float(questions)
+        self._left = self._size
+        self._per_ns = questions / (shift_h * 3600e9)
+        self._clock = clock
+        self._filled_ns = clock.monotonic_ns()
+        self._lately: deque[float] = deque(maxlen=remember)
+
+    @property
+    def left(self) -> float:
+        """Questions that may be asked now; may be read by another thread."""
+        return min(self._size, self._left + (self._clock.monotonic_ns() - self._filled_ns) * self._per_ns)
+
+    def affords(self, questions: int, value: float) -> bool:
+        """Whether a frame of this value, with so many questions, may be queued now."""
+        left = self.left
+        higher = sum(other > value for other in self._lately)
+        seen = len(self._lately)
+        self._lately.append(value)
+        if questions > left:
+            return False
+        share_left = left / self._size
+        return share_left > 0.25 or higher <= seen * share_left * 4
+
+    def spend(self, questions: int) -> None:
+        """Take from the budget, once the frame is queued."""
+        self._left = max(0.0, self.left - questions)
+        self._filled_ns = self._clock.monotonic_ns()
+
+
+class DuplicateGate:
+    """Tells frames that look like one queued lately, such as those of a looping video.
+
+    Pictures are compared as grey thumbnails: alike where they differ little on the whole and nowhere much,
+    so that a small new defect on the same part still counts as another picture.
+    """
+
+    SIDE = 32
+    MEAN = 1.0
+    """Grey levels of mean difference, and …"""
+    MOST = 2
+    """… of the largest, up to which two thumbnails are alike: sensor noise stays below, being averaged out, and a
+    defect of 10 x 10 pixels on a 1920 x 1080 frame shows above."""
+
+    def __init__(self, remember: int = 256) -> None:
+        """
+        Args:
+            remember: How many queued frames to compare with; above a shift's questions, so that a loop cannot
+                ask the same ones twice in a shift.
+        """
+        self._kept = np.zeros((remember, self.SIDE, self.SIDE), np.int16)
+        self._count = 0
+
+    def thumbnail(self, image: Image) -> Array:
+        """``(32, 32)`` grey levels of an image, every pixel averaged in."""
+        import cv2
+
+        small = cv2.resize(image, (self.SIDE, self.SIDE), interpolation=cv2.INTER_AREA)
+        return np.asarray(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), np.int16)
+
+    def seen(self, thumbnail: Array) -> bool:
+        """Whether a queued frame looked like this one."""
+        kept = self._kept[: min(self._count, len(self._kept))]
+        off = np.abs(kept - thumbnail)
+        alike = (off.mean(axis=(1, 2)) <= self.MEAN) & (off.max(axis=(1, 2), initial=0) <= self.MOST)
+        return bool(alike.any())
+
+    def remember(self, thumbnail: Array) -> None:
+        """Compare later frames with this one, which has been queued."""
+        self._kept[self._count % len(self._kept)] = thumbnail
+        self._count += 1
