@@ -1,0 +1,47 @@
+"""What holds for every test: its closing lines, and where its by-products go."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import hypothesis
+import hypothesis.database
+import pytest
+
+from tests import requirements
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+# The machine's load is no property of the code, so no example has a time limit.
+hypothesis.settings.register_profile(
+    "house",
+    deadline=None,
+    print_blob=True,
+    database=hypothesis.database.DirectoryBasedExampleDatabase(
+        Path(__file__).parent.parent / "build" / "hypothesis"
+    ),
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("house")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was skipped for want of what, and the line that would end it."""
+    if not requirements.missed:
+        return
+    counted = ", ".join(f"{what} ({count})" for what, count in sorted(requirements.missed.items()))
+    total = sum(requirements.missed.values())
+    terminalreporter.write_line(f"{total} skipped because this machine lacks: {counted}")
+    if line := requirements.apt_line():
+        terminalreporter.write_line(f"to run what Debian can bring: {line}")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Under ``EDGE_SDK_REQUIRE=all`` a run that skipped anything, for whatever reason, has failed."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if not requirements.everything_required() or reporter is None:
+        return
+    if skipped := reporter.stats.get("skipped", []):
+        reporter.write_line(f"\nEDGE_SDK_REQUIRE=all, but {len(skipped)} skipped", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,0 +1,1 @@
+"""The house: packaging, layers, docs and deploy files keep their promises."""
