@@ -1,0 +1,28 @@
+"""Every result by its id, and the module that measures it."""
+
+from __future__ import annotations
+
+import importlib
+from typing import cast
+
+from benchmarks.results import Benchmark
+from edge_sdk.errors import ConfigError
+
+__all__ = ["MODULES", "benchmark"]
+
+MODULES = {
+    "L1": "benchmarks.loop",
+    "Q5": "benchmarks.export_nodes",
+    "R4": "benchmarks.startup",
+}
+
+
+def benchmark(identifier: str) -> Benchmark:
+    """The benchmark of an id; only its module is imported.
+
+    Raises:
+        ConfigError: There is no such id.
+    """
+    if identifier not in MODULES:
+        raise ConfigError(f"there is no result {identifier}; there are {', '.join(sorted(MODULES))}")
+    return cast(Benchmark, importlib.import_module(MODULES[identifier]))
