@@ -149,7 +149,8 @@ class FolderLock:
         # someone who merely asks (``held``) holds the lock for microseconds: that is no refusal
         for attempt in range(TRIES):
             try:
-                return fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
             except BlockingIOError:
                 if attempt == TRIES - 1:
                     raise

@@ -33,6 +33,7 @@ HAND_OVER = 256
 HAND_OVER_BYTES = 64 * 1024 * 1024
 """Of pixels that may wait for the mentor's thread, so that a storm of doubts cannot fill the memory."""
 REOPEN_S = 30.0
+NO_OUTBOX = "the station has no outbox; write a section mentoring, e.g. mentoring: {outbox: ./outbox}"
 COUNTED = ("offered", "put", "duplicate", "over_budget", "refused", "no_room", "failed")
 
 
@@ -64,7 +65,7 @@ class Mentor:
             ConfigError: There is no section ``mentoring``.
         """
         if config.mentoring is None:
-            raise ConfigError("the station has no outbox; write a section mentoring, e.g. mentoring: {outbox: ./outbox}")
+            raise ConfigError(NO_OUTBOX)
         self._config = config.mentoring
         self._station = config.station
         self._clock = clock or SystemClock()
@@ -186,7 +187,7 @@ class Mentor:
                 self._count("failed")
                 self._degraded = str(error)
                 self._say("disk", error)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a thread's edge: counted, said once, and on
                 self._count("failed", drawn=drawn)
                 self._say(type(error).__name__, error)
             finally:
@@ -200,12 +201,15 @@ class Mentor:
             return
         thumbnail = self._gate.thumbnail(inspection.frame.pixels)
         if self._gate.seen(thumbnail):
-            return self._count("duplicate")
+            self._count("duplicate")
+            return
         if chosen.questions and not self._budget.affords(chosen.questions, chosen.value):
-            return self._count("over_budget")
+            self._count("over_budget")
+            return
         outbox = self._open()
         if outbox is None:
-            return self._count("failed", drawn=drawn)
+            self._count("failed", drawn=drawn)
+            return
         record = record_from_inspection(
             inspection,
             station=self._station,
@@ -239,7 +243,7 @@ class Mentor:
     def _judge_of(self, model: str) -> tuple[Labels, Thresholds]:
         found = self._judges.get(model)
         if found is None:
-            self._say("model", EdgeError(f"inspections come from bundle {model[:12]}, which the mentor was not told of"))
+            self._say("model", EdgeError(f"the mentor was not told of bundle {model[:12]}, which inspects"))
             found = list(self._judges.values())[-1]
         return found
 

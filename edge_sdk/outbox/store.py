@@ -215,10 +215,15 @@ class Outbox:
                 leased.extend(item for name in ids if (item := self._read(name)) is not None)
         return tuple(leased)
 
+    def recheck(self, name: RecordId) -> bool:
+        """Whether an item's file is still what its name says; a damaged one is set aside."""
+        with self._lock:
+            return self._read(name) is not None
+
     def waiting_ids(self, count: int) -> tuple[RecordId, ...]:
         """Up to ``count`` ids without a lease, in sending order, for asking the hub which it knows."""
         with self._lock:
-            return tuple(self._index.waiting(count, now=self._clock.monotonic_ns()))
+            return tuple(self._waiting(count))
 
     def acknowledge(self, ids: Iterable[RecordId]) -> None:
         """The hub has them on its disk: remove them.  Ids that are not here are passed over.
@@ -388,10 +393,16 @@ class Outbox:
             ids = self._index.take(count, now=now, until=until)
         except sqlite3.Error:
             # a full disk takes no lease, yet only sending can empty it: the lease is kept in memory alone
-            found = self._index.waiting(count + len(self._leases), now=now)
-            ids = [name for name in found if name not in self._leases][:count]
+            ids = self._waiting(count)
         self._leases.update(dict.fromkeys(ids, until))
         return ids
+
+    def _waiting(self, count: int) -> list[RecordId]:
+        try:
+            found = self._index.waiting(count + len(self._leases), now=self._clock.monotonic_ns())
+        except sqlite3.Error as error:
+            raise OutboxError(f"the index of {self._folder} does not answer ({error}); trying again helps") from error
+        return [name for name in found if name not in self._leases][:count]
 
     def _read(self, name: RecordId) -> Item | None:
         data = self._items.read(name)
