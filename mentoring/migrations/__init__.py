@@ -1,0 +1,1 @@
+"""Migrations of the hub's tables, run by `mentoring.database`."""
