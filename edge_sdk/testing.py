@@ -131,7 +131,9 @@ class FakeRunner:
         self.closed = True
 
 
-def drawn_picture(height: int = 120, width: int = 160, *, seed: int = 0, spot: tuple[int, int, int] | None = None) -> Image:
+def drawn_picture(
+    height: int = 120, width: int = 160, *, seed: int = 0, spot: tuple[int, int, int] | None = None
+) -> Image:
     """A grey surface with the noise of a sensor, so that it passes for a photograph.
 
     Args:

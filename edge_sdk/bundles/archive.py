@@ -189,7 +189,9 @@ def _opened(path: Path) -> Iterator[_Source]:
         elif path.is_file():
             source = _Tar(path)
         elif path.is_symlink():
-            raise BundleError(f"{path} leads to {os.readlink(path)}, which is not there; activate a bundle first")
+            raise BundleError(
+                f"{path} leads to {path.readlink()}, which is not there; activate a bundle first"
+            )
         else:
             raise BundleError(f"there is no bundle {path}; is the path right?")
         try:
@@ -234,7 +236,9 @@ class _Folder:
                 found = Path(folder, each)
                 name = found.relative_to(self._path).as_posix()
                 if found.is_symlink():
-                    raise BundleDamaged(f"{path}: {name} is a link; a bundle holds plain files alone", member=name)
+                    raise BundleDamaged(
+                        f"{path}: {name} is a link; a bundle holds plain files alone", member=name
+                    )
                 if each in files:
                     if not found.is_file():
                         raise BundleDamaged(f"{path}: {name} is no plain file; take it out", member=name)
@@ -254,7 +258,9 @@ def _verified_manifest(source: _Source, trust: Trust) -> tuple[Manifest, str, st
         raise BundleDamaged(f"{source.what} has no manifest.json; is it a bundle?", member=MANIFEST)
     data = _small(source, MANIFEST, MANIFEST_MOST)
     signatures = _small(source, SIGNATURES, SIGNATURES_MOST) if SIGNATURES in source.sizes else None
-    signer = None if trust == "unsigned" else signed_by(data, signatures, list(map(Path, trust)), what=source.what)
+    signer = (
+        None if trust == "unsigned" else signed_by(data, signatures, list(map(Path, trust)), what=source.what)
+    )
     try:
         exact = canonical_json(json.loads(data)) == data
     except (ValueError, RecursionError, FormatError):
@@ -274,7 +280,8 @@ def _verified_manifest(source: _Source, trust: Trust) -> tuple[Manifest, str, st
 def _small(source: _Source, name: str, most: int) -> bytes:
     if source.sizes[name] > most:
         raise BundleDamaged(
-            f"{source.what}: {name} has {source.sizes[name]} bytes, at most {most} may be; pack it again", member=name
+            f"{source.what}: {name} has {source.sizes[name]} bytes, at most {most} may be; pack it again",
+            member=name,
         )
     return b"".join(source.stream(name))
 
@@ -284,14 +291,17 @@ def _check_names(source: _Source, manifest: Manifest) -> None:
     there = {name: size for name, size in source.sizes.items() if name not in (MANIFEST, SIGNATURES)}
     for name in sorted(listed.keys() | there.keys()):
         if not is_plain_name(name):
-            raise BundleDamaged(f"{source.what}: {name!r} is no plain name inside a bundle; pack it again", member=name)
+            raise BundleDamaged(
+                f"{source.what}: {name!r} is no plain name inside a bundle; pack it again", member=name
+            )
         if name not in there:
             raise BundleDamaged(f"{source.what}: {name} is missing; copy the bundle again", member=name)
         if name not in listed:
             raise BundleDamaged(f"{source.what}: {name} is not in the manifest; take it out", member=name)
         if there[name] != listed[name]:
             raise BundleDamaged(
-                f"{source.what}: {name} has {there[name]} bytes, not {listed[name]}; copy the bundle again", member=name
+                f"{source.what}: {name} has {there[name]} bytes, not {listed[name]}; copy the bundle again",
+                member=name,
             )
 
 

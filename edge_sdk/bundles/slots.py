@@ -195,7 +195,9 @@ class Slots:
 
     def _mark(self, slot: Slot, state: Literal["good", "bad"], why: str) -> None:
         remembered = self._read().slots.get(slot.name, _Remembered())
-        self._remember(slot.name, remembered.model_copy(update={"state": state, "why": why if state == "bad" else ""}))
+        self._remember(
+            slot.name, remembered.model_copy(update={"state": state, "why": why if state == "bad" else ""})
+        )
 
     def _usable(self, name: str) -> Slot:
         if name not in NAMES:
@@ -205,7 +207,9 @@ class Slots:
             cut = "'s installation was cut off" if slot.state == "installing" else " is empty"
             raise BundleError(f"slot {name}{cut}; install a bundle first")
         if slot.state == "bad":
-            raise BundleError(f"slot {name} holds {slot.title}, which is bad ({slot.why}); install another bundle")
+            raise BundleError(
+                f"slot {name} holds {slot.title}, which is bad ({slot.why}); install another bundle"
+            )
         return slot
 
     def _write(self, bundle: Path, slot: Slot, trust: Trust) -> Bundle:
@@ -220,7 +224,9 @@ class Slots:
         _sync_folder(self.root)
         found = open_bundle(slot.path, trust=trust)
         if found.id != first.id:
-            raise BundleError(f"slot {slot.name} holds another bundle than was written; does somebody else write to it?")
+            raise BundleError(
+                f"slot {slot.name} holds another bundle than was written; does another process write to it?"
+            )
         return found
 
     def _empty(self, slot: Slot) -> None:
@@ -232,7 +238,7 @@ class Slots:
         fresh = self.root / f".{LINK}.new"
         with suppress(FileNotFoundError):
             os.unlink(fresh)
-        os.symlink(name, fresh)
+        fresh.symlink_to(name)
         os.replace(fresh, self.link)
         _sync_folder(self.root)
 
@@ -248,7 +254,7 @@ class Slots:
 
     def _target(self) -> str | None:
         try:
-            target = os.readlink(self.link)
+            target = str(self.link.readlink())
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -257,7 +263,9 @@ class Slots:
             ) from error
         name = target.rstrip("/")
         if name not in NAMES:
-            raise BundleError(f"{self.link} leads to {target}, not to slot a or b; move it away and activate a bundle")
+            raise BundleError(
+                f"{self.link} leads to {target}, not to slot a or b; move it away and activate a bundle"
+            )
         return name
 
     def _read(self) -> _Document:

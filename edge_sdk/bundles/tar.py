@@ -113,14 +113,17 @@ class TarReader:
             header = self._file.read(BLOCK)
             if len(header) < BLOCK:
                 raise BundleDamaged(
-                    f"{self._path} is no bundle, or is cut short after {before}; copy it again", member=self._path.name
+                    f"{self._path} is no bundle, or is cut short after {before}; copy it again",
+                    member=self._path.name,
                 )
             if not any(header):
                 self._check_end(at)
                 return
             member = self._member(header, at + BLOCK, before)
             if member.name in self.members:
-                raise BundleDamaged(f"{self._path}: {member.name} is in it twice; pack it again", member=member.name)
+                raise BundleDamaged(
+                    f"{self._path}: {member.name} is in it twice; pack it again", member=member.name
+                )
             if member.offset + member.bytes > self._size:
                 raise BundleDamaged(
                     f"{self._path}: {member.name} is cut short; copy the bundle again", member=member.name
@@ -133,7 +136,8 @@ class TarReader:
         total = sum(header[:148]) + 8 * ord(" ") + sum(header[156:])
         if header[148:156] not in (b"%06o\0 " % total, b"%07o\0" % total):
             raise BundleDamaged(
-                f"{self._path} is no bundle, or is damaged after {before}; copy it again", member=self._path.name
+                f"{self._path} is no bundle, or is damaged after {before}; copy it again",
+                member=self._path.name,
             )
         text = header[:100].split(b"\0")[0]
         if header[257:262] == b"ustar" and header[345:500].split(b"\0")[0]:
@@ -142,17 +146,22 @@ class TarReader:
         kind = header[156:157]
         if kind not in REGULAR:
             what = KINDS.get(kind, f"of tar type {kind!r}")
-            raise BundleDamaged(f"{self._path}: {name} is {what}; a bundle holds plain files alone", member=name)
+            raise BundleDamaged(
+                f"{self._path}: {name} is {what}; a bundle holds plain files alone", member=name
+            )
         if not is_plain_name(name):
             raise BundleDamaged(
-                f"{self._path}: {name!r} would be unpacked outside its folder; do not use this file", member=name
+                f"{self._path}: {name!r} would be unpacked outside its folder; do not use this file",
+                member=name,
             )
         try:
             size = int(header[124:136].strip(b" \0") or b"0", 8)
         except ValueError:
             size = -1
         if size < 0:
-            raise BundleDamaged(f"{self._path}: {name} has no size that can be read; pack it again", member=name)
+            raise BundleDamaged(
+                f"{self._path}: {name} has no size that can be read; pack it again", member=name
+            )
         return Member(name, offset, size)
 
     def _check_end(self, at: int) -> None:
@@ -165,4 +174,6 @@ class TarReader:
                     f"{self._path}: bytes stand after its last member; copy it again", member=self._path.name
                 )
         if length < 2 * BLOCK:
-            raise BundleDamaged(f"{self._path} is cut short at its end; copy it again", member=self._path.name)
+            raise BundleDamaged(
+                f"{self._path} is cut short at its end; copy it again", member=self._path.name
+            )

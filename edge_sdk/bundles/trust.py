@@ -37,7 +37,9 @@ def read_public_key(path: Path) -> bytes:
         text = path.read_text(encoding="ascii").strip()
         key = base64.b64decode(text, validate=True)
     except OSError as error:
-        raise ConfigError(f"trust names {path}, which cannot be read ({error.strerror}); is the path right?") from error
+        raise ConfigError(
+            f"trust names {path}, which cannot be read ({error.strerror}); is the path right?"
+        ) from error
     except (UnicodeDecodeError, binascii.Error):
         key = b""
     if len(key) != 32:
@@ -64,7 +66,9 @@ def signed_by(manifest: bytes, signatures: bytes | None, trust: Sequence[Path], 
     """
     keys = {key_id(key): key for key in map(read_public_key, trust)}
     if not keys:
-        raise BundleUntrusted(f"{what} cannot be trusted, as no key is; name one in trust, or write trust: unsigned")
+        raise BundleUntrusted(
+            f"{what} cannot be trusted, as no key is; name one in trust, or write trust: unsigned"
+        )
     if signatures is None:
         raise BundleUntrusted(
             f"{what} is not signed, and this station demands it; sign it with python -m export pack --key, "
@@ -98,7 +102,9 @@ def signed_by(manifest: bytes, signatures: bytes | None, trust: Sequence[Path], 
 
 
 def _parsed(signatures: bytes, what: str) -> list[tuple[str, str]]:
-    damaged = BundleDamaged(f"{what}: manifest.sig is no list of signatures; copy the bundle again", member=MEMBER)
+    damaged = BundleDamaged(
+        f"{what}: manifest.sig is no list of signatures; copy the bundle again", member=MEMBER
+    )
     try:
         value = json.loads(signatures)
         exact = canonical_json(value) == signatures

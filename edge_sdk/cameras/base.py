@@ -95,7 +95,9 @@ OPENERS: dict[str, Opener] = {
 """What opens a uri, by its scheme.  An integrator's own camera is one more entry."""
 
 
-def open_camera(uri: str, config: CameraConfig, *, clock: Clock | None = None, name: str | None = None) -> Camera:
+def open_camera(
+    uri: str, config: CameraConfig, *, clock: Clock | None = None, name: str | None = None
+) -> Camera:
     """Open the camera that a uri names.
 
     Files, folders and device nodes must be there.  A network camera may be away: it is tried again

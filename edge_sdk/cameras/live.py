@@ -229,7 +229,9 @@ class LiveCamera:
                 # One that comes for the first time was never gone.
                 again = self._made > 1
                 self._counters = replace(self._counters, reopened=self._counters.reopened + again)
-                log.warning("camera is back", extra={"camera": self._name, "reopened": self._counters.reopened})
+                log.warning(
+                    "camera is back", extra={"camera": self._name, "reopened": self._counters.reopened}
+                )
             self._why = ""
             self._unsaid = None
             self._newest = frame

@@ -73,7 +73,12 @@ def bgr8(picture: Array, *, what: str) -> Image:
         picture = (picture >> 8).astype(np.uint8)
     if picture.ndim == 2:
         picture = picture[:, :, None]
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] not in (1, 3, 4) or not picture.size:
+    if (
+        picture.dtype != np.uint8
+        or picture.ndim != 3
+        or picture.shape[2] not in (1, 3, 4)
+        or not picture.size
+    ):
         raise CameraError(
             f"{what} is {picture.shape} {picture.dtype}; give 8 or 16 bits, grey or colour, with or without alpha"
         )
@@ -132,7 +137,9 @@ def open_stream_camera(uri: str, config: CameraConfig, *, name: str, clock: Cloc
     try:
         host = urlsplit(uri).hostname
     except ValueError as error:
-        raise CameraError(f"camera.uri {redacted(uri)} is no address ({error}); e.g. rtsp://10.0.0.7/line") from error
+        raise CameraError(
+            f"camera.uri {redacted(uri)} is no address ({error}); e.g. rtsp://10.0.0.7/line"
+        ) from error
     if not host:
         raise CameraError(f"camera.uri {redacted(uri)} names no host; e.g. rtsp://10.0.0.7/line")
     if not cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG):
@@ -164,7 +171,9 @@ def _connect(uri: str, config: CameraConfig, cv2: ModuleType) -> CaptureStream:
     ]
     capture = _opened(cv2, uri, cv2.CAP_FFMPEG, parameters, what=what)
     if capture is None:
-        raise CameraLost(f"{what} does not answer; is the camera on, and are address, path and password right?")
+        raise CameraLost(
+            f"{what} does not answer; is the camera on, and are address, path and password right?"
+        )
     return CaptureStream(capture, cv2, what=what)
 
 

@@ -65,7 +65,8 @@ class PhotographCheck:
         wanted_width = self._config.width or width
         wanted_height = self._config.height or height
         if (width, height) != (wanted_width, wanted_height):
-            return f"the frame is {width} x {height}, not the {wanted_width} x {wanted_height} of camera.width and height"
+            wanted = f"{wanted_width} x {wanted_height}"
+            return f"the frame is {width} x {height}, not the {wanted} of camera.width and camera.height"
         return None
 
     def _unlit(self, samples: Array) -> str | None:
@@ -114,7 +115,9 @@ def _parts(samples: Array) -> Array:
     rows = np.linspace(0, samples.shape[0], PARTS, endpoint=False).astype(int)
     columns = np.linspace(0, samples.shape[1], PARTS, endpoint=False).astype(int)
     rows, columns = np.unique(rows), np.unique(columns)
-    sums = np.add.reduceat(np.add.reduceat(samples.sum(axis=2, dtype=np.float32), rows, axis=0), columns, axis=1)
+    sums = np.add.reduceat(
+        np.add.reduceat(samples.sum(axis=2, dtype=np.float32), rows, axis=0), columns, axis=1
+    )
     height = np.diff(np.append(rows, samples.shape[0]))
     width = np.diff(np.append(columns, samples.shape[1]))
     means: Array = sums / (3 * height[:, None] * width[None, :])

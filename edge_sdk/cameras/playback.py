@@ -66,8 +66,12 @@ class Folder:
         try:
             inside = list(path.iterdir())
         except OSError as error:
-            raise CameraError(f"folder {path} cannot be read ({error.strerror}); is the path right?") from error
-        self._paths = sorted((file for file in inside if file.suffix.lower() in PICTURE_SUFFIXES), key=_natural)
+            raise CameraError(
+                f"folder {path} cannot be read ({error.strerror}); is the path right?"
+            ) from error
+        self._paths = sorted(
+            (file for file in inside if file.suffix.lower() in PICTURE_SUFFIXES), key=_natural
+        )
         if not self._paths:
             raise CameraError(
                 f"folder {path} has no picture in it; give a folder with {', '.join(PICTURE_SUFFIXES[:4])} files"
@@ -85,7 +89,9 @@ class Folder:
                 readable = True
                 yield picture
         if not readable:
-            raise CameraError(f"none of the {len(self._paths)} pictures of {self.what} could be read; see the log")
+            raise CameraError(
+                f"none of the {len(self._paths)} pictures of {self.what} could be read; see the log"
+            )
 
 
 class Video:
@@ -119,7 +125,9 @@ class Video:
         slack = 0 if self._path.suffix.lower() == ".avi" else max(2.0, 0.01 * promised)
         self.missing = round(promised) - seen if math.isfinite(promised) and promised > seen + slack else 0
         if not seen:
-            raise CameraError(f"{self.what} holds no frame that can be read; copy it again, or play another video")
+            raise CameraError(
+                f"{self.what} holds no frame that can be read; copy it again, or play another video"
+            )
 
     def _open(self) -> Any:
         cv2 = import_cv2()
@@ -128,7 +136,9 @@ class Video:
         if not capture.isOpened():
             capture.release()
             size = self._path.stat().st_size
-            raise CameraError(f"{self.what} ({size} bytes) cannot be read as a video; give an AVI, MP4 or MKV file")
+            raise CameraError(
+                f"{self.what} ({size} bytes) cannot be read as a video; give an AVI, MP4 or MKV file"
+            )
         return capture
 
 
@@ -147,7 +157,9 @@ class Playback:
         clock: Paces and stamps.
     """
 
-    def __init__(self, pictures: Pictures, *, name: str, rate_hz: float | None, loop: bool, clock: Clock) -> None:
+    def __init__(
+        self, pictures: Pictures, *, name: str, rate_hz: float | None, loop: bool, clock: Clock
+    ) -> None:
         self._pictures = pictures
         self._name = name
         self._period_ns = 0 if rate_hz is None else round(1e9 / rate_hz)
@@ -196,7 +208,8 @@ class Playback:
         if wait_s > timeout_s:
             self._clock.sleep(timeout_s)
             raise FrameTimeout(
-                f"no frame within {timeout_s:g} s: the next of {self._pictures.what} is due in {wait_s:.3g} s; read again"
+                f"no frame within {timeout_s:g} s: the next of {self._pictures.what} is due in {wait_s:.3g} s; "
+                "read again"
             )
         if wait_s > 0:
             self._clock.sleep(wait_s)

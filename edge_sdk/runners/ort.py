@@ -90,7 +90,8 @@ class OrtRunner:
                 found = self._session.run(self._names, whole)
             except Exception as error:  # its exceptions share no base class but this
                 raise RunnerError(
-                    f"{self._path.name} failed in ONNX Runtime ({_first_line(error)}); check the bundle with edge-sdk doctor"
+                    f"{self._path.name} failed in ONNX Runtime ({_first_line(error)}); "
+                    "check the bundle with edge-sdk doctor"
                 ) from error
         results = dict(zip(self._names, found, strict=True))
         check_results(results)
