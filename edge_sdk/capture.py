@@ -10,7 +10,8 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from edge_sdk.clock import Clock, SystemClock
 from edge_sdk.errors import (
@@ -92,8 +93,9 @@ class Handover:
 class Capture:
     """The thread that owns a camera: reads, counts and hands over; closes the camera at its end.
 
-    A camera that was lost is read again with growing pauses (opening it anew is the adapter's
-    business); one that never delivered a frame and is lost ends the capture, with ``error``.
+    A camera that is lost is a fault that is told, not an end: it is read again with growing pauses,
+    also before its first frame, because a camera may be slower to start than its station.  Opening it
+    anew is the adapter's business.
 
     Args:
         camera: Belongs to the capture from here on.
@@ -134,12 +136,23 @@ class Capture:
         self.fault: str | None = None
         """Why no frame comes, while none comes."""
         self.error: EdgeError | None = None
-        """What ended the capture, besides the camera's end or a stop."""
+        """The bug of an adapter that ended the capture."""
         self._reading = False
 
     def start(self) -> None:
         """Begin to read."""
         self._thread.start()
+
+    def snapshot(self) -> dict[str, Any]:
+        """The faults, ready for JSON, with what the adapter counted."""
+        counters = getattr(self._camera, "counters", None)
+        return {
+            "fault": self.fault,
+            "timeouts": self.timeouts,
+            "losses": self.losses,
+            "gaps": self.gaps,
+            **({} if counters is None else {"counters": asdict(counters)}),
+        }
 
     def stop(self) -> None:
         """End after the read that is under way.  May be called twice, and before ``start``."""
@@ -148,7 +161,11 @@ class Capture:
         if self._thread.ident is None:
             self._camera.close()
             return
-        self._thread.join(timeout=self._read_timeout_s + 5)
+        self._thread.join(timeout=0.25)
+        if self._thread.is_alive():
+            with suppress(Exception):
+                self._camera.close()  # ends a read that waits
+            self._thread.join(timeout=self._read_timeout_s + 5)
         if self._thread.is_alive():
             log.error("the camera does not return from a read; its thread is left behind")
 
@@ -162,6 +179,8 @@ class Capture:
         try:
             self._read_all()
         except Exception as error:
+            if self._stop.is_set():
+                return
             log.exception("the capture failed")
             self.error = CameraLost(f"the camera failed with {type(error).__name__}: {error}; see the log")
             self.error.__cause__ = error
@@ -181,12 +200,13 @@ class Capture:
             except EndOfFrames:
                 return
             except FrameTimeout as error:
+                if self._stop.is_set():
+                    return
                 self.timeouts += 1
                 self._note_fault(str(error))
                 continue
             except CameraError as error:
-                if not self.delivered:
-                    self.error = error
+                if self._stop.is_set():
                     return
                 self.losses += 1
                 self._note_fault(str(error))

@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-import numpy as np
-
 from edge_sdk.documents import canonical_json, utc_text
 from edge_sdk.inspections import Inspection
 from edge_sdk.labels import Labels
@@ -59,7 +57,7 @@ def inspection_line(inspection: Inspection, labels: Labels, *, timed: bool) -> b
         "questions": questions,
     }
     if inspection.confidence is not None:
-        line["confidence_sha256"] = hashlib.sha256(np.ascontiguousarray(inspection.confidence)).hexdigest()
+        line["confidence_sha256"] = hashlib.sha256(inspection.confidence.tobytes()).hexdigest()
     if timed:
         timing = inspection.timing
         line["captured_at"] = utc_text(frame.captured_at)

@@ -12,6 +12,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,23 +20,16 @@ import numpy as np
 
 from edge_sdk.capture import Capture, Handover
 from edge_sdk.clock import Clock, SystemClock
-from edge_sdk.detections import Detections
-from edge_sdk.errors import EdgeError, RunnerError
+from edge_sdk.errors import EdgeError
 from edge_sdk.frames import Frame
 from edge_sdk.health import Latencies, Ledger
-from edge_sdk.inspections import Inspection, Timing, Verdict
-from edge_sdk.manifest import Manifest, labels_of, thresholds_of
-from edge_sdk.vision.decide import decide
-from edge_sdk.vision.decode import confidence_from_logits, decode_cells, questions
-from edge_sdk.vision.preprocess import Geometry, geometry, preprocess, valid_cells
+from edge_sdk.inspections import Inspection, Verdict
+from edge_sdk.judge import Judge, not_inspected
 
 if TYPE_CHECKING:
     from edge_sdk.cameras.base import Camera
-    from edge_sdk.runners.base import Runner
 
-    from edge_sdk.arrays import Array, Bools
-
-__all__ = ["Judge", "PhotographLike", "Pipeline", "not_inspected"]
+__all__ = ["PhotographLike", "Pipeline"]
 
 log = logging.getLogger(__name__)
 
@@ -54,87 +48,6 @@ class PhotographLike(Protocol):
     def fault(self, frame: Frame) -> str | None:
         """Why the frame shows nothing to judge, or ``None``."""
         ...
-
-
-class Judge:
-    """One bundle at work: from a frame to its inspection.  Not for two threads at once.
-
-    Args:
-        manifest: Of the bundle.
-        runner: Executes its graph; belongs to the judge from here on.
-        model: The bundle's id.
-        clock: Times the stages.
-    """
-
-    def __init__(self, manifest: Manifest, runner: Runner, *, model: str, clock: Clock | None = None) -> None:
-        self.manifest = manifest
-        self.model = model
-        self._runner = runner
-        self._clock = clock or SystemClock()
-        self._labels = labels_of(manifest)
-        self._thresholds = thresholds_of(manifest)
-        self._temperature = np.array([band.temperature for band in manifest.thresholds], np.float32)
-        spec = manifest.preprocess
-        self._input = np.zeros((1, 3, spec.height, spec.width), np.float32)
-        self._feeds: dict[str, Array] = {runner.inputs[0].name: self._input}
-        self._places: dict[tuple[int, ...], tuple[Geometry, Bools]] = {}
-
-    def inspect(self, frame: Frame, *, taken_ns: int) -> Inspection:
-        """Judge one frame.
-
-        Raises:
-            RunnerError: The engine failed, or answered with something that is no confidence map.
-        """
-        preprocess(frame.pixels, self.manifest.preprocess, out=self._input)
-        outputs = self._runner.infer(self._feeds)
-        inferred_ns = self._clock.monotonic_ns()
-        logits = outputs.get("cells")
-        if logits is None or logits.ndim != 4 or logits.shape[:2] != (1, len(self._labels)):
-            told = "nothing" if logits is None else f"{logits.shape}"
-            raise RunnerError(
-                f"cells is {told}; the bundle promises (1, {len(self._labels)}, h, w), so pack it again"
-            )
-        confidence = confidence_from_logits(logits[0], self._temperature)
-        if not math.isfinite(float(confidence.sum())):
-            raise RunnerError("cells holds values that are no numbers; nothing can be said of this frame")
-        place, valid = self._place_of(frame.pixels.shape, confidence.shape[1:])
-        pass_below, cell_px = self._thresholds.pass_below, self.manifest.postprocess.cell_px
-        found = decode_cells(confidence, pass_below, place=place, cell_px=cell_px)
-        verdict, reason = decide(found, self._thresholds, self._labels)
-        decided_ns = self._clock.monotonic_ns()
-        asked = questions(confidence, pass_below, place=place, cell_px=cell_px, valid=valid) if len(found) else ()
-        feature = outputs.get("feature")
-        return Inspection(
-            frame=frame,
-            detections=found,
-            verdict=verdict,
-            reason=reason,
-            timing=Timing(frame.captured_ns or taken_ns, taken_ns, inferred_ns, decided_ns),
-            questions=asked,
-            confidence=confidence,
-            feature=None if feature is None else np.array(feature[0], np.float32),
-            model=self.model,
-        )
-
-    def close(self) -> None:
-        """Free the engine.  May be called twice."""
-        self._runner.close()
-
-    def _place_of(self, shape: tuple[int, ...], grid: tuple[int, ...]) -> tuple[Geometry, Bools]:
-        known = self._places.get(shape)
-        if known is None:
-            spec = self.manifest.preprocess
-            valid = valid_cells(spec, shape[0], shape[1], (grid[0], grid[1]))
-            if len(self._places) >= 16:
-                self._places.clear()
-            known = self._places[shape] = geometry(spec, shape[0], shape[1]), valid
-        return known
-
-
-def not_inspected(frame: Frame, reason: str, *, taken_ns: int = 0, decided_ns: int = 0) -> Inspection:
-    """The inspection of a frame that nobody judged."""
-    timing = Timing(frame.captured_ns or taken_ns, taken_ns, 0, decided_ns)
-    return Inspection(frame, Detections.none(), Verdict.NOT_INSPECTED, reason, timing)
 
 
 class Pipeline:
@@ -163,9 +76,9 @@ class Pipeline:
     ) -> None:
         self.ledger = Ledger()
         self.latencies = Latencies()
-        self.listeners: list[Callable[[Inspection], None]] = []
+        self.listeners: list[Callable[[Inspection], object]] = []
         self.listener_errors = 0
-        self.after: Callable[[Inspection], None] | None = None
+        self.after: Callable[[Inspection], object] | None = None
         """What is done once the verdict on an inspected frame is out, e.g. the hand-over to the outbox."""
         self.capture: Capture | None = None
         """Of the stream under way, or of the last one."""
@@ -181,6 +94,7 @@ class Pipeline:
         self._clock = clock or SystemClock()
         self._skipped: deque[tuple[Frame, str]] = deque(maxlen=SKIPPED_KEPT)
         self._stopping = False
+        self._iterated = False
         self._stream: Generator[Inspection, None, None] | None = None
         self._complained: set[str] = set()
 
@@ -214,6 +128,11 @@ class Pipeline:
         assert left is not None
         return left
 
+    @property
+    def stopping(self) -> bool:
+        """Whether somebody asked for the end."""
+        return self._stopping
+
     def stop(self) -> None:
         """End the stream after the frame under way, for good.  Safe to call from a signal handler."""
         self._stopping = True
@@ -226,17 +145,22 @@ class Pipeline:
         return inspection
 
     def stream(
-        self, camera: Camera, *, read_timeout_s: float, frames: int | None = None, seconds: float | None = None
+        self,
+        camera: Camera,
+        *,
+        read_timeout_s: float,
+        frames: int | None = None,
+        seconds: float | None = None,
     ) -> Iterator[Inspection]:
         """Every frame of a camera with its verdict, also those that nobody could judge.
 
         Ends with the camera's last frame, after ``frames`` frames, ``seconds`` seconds, or ``stop``.
 
         Raises:
-            CameraError: The camera was lost before its first frame, or its adapter failed.
+            CameraLost: The camera's adapter has a bug and failed.
             EdgeError: The station is iterated already.
         """
-        if self._stream is not None and self._stream.gi_frame is not None:
+        if self._iterated:
             raise EdgeError("the station is iterated already; use that iteration, or close it first")
         stream = self._stream = self._streaming(camera, read_timeout_s, frames, seconds)
         return stream
@@ -255,6 +179,7 @@ class Pipeline:
             clock=self._clock,
         )
         until_ns = math.inf if seconds is None else self._clock.monotonic_ns() + seconds * 1e9
+        self._iterated = True
         capture.start()
         try:
             while not self._stopping and self._clock.monotonic_ns() < until_ns:
@@ -271,6 +196,7 @@ class Pipeline:
             if capture.error is not None:
                 raise capture.error
         finally:
+            self._iterated = False
             capture.stop()
             for _ in self._leftovers(handover):
                 pass
@@ -279,20 +205,19 @@ class Pipeline:
         """End a stream that its consumer left half-way, and count what still waited."""
         self.stop()
         stream, self._stream = self._stream, None
-        if stream is not None and not stream.gi_running:
-            stream.close()
+        if stream is not None:
+            with suppress(ValueError):  # called from inside it, e.g. by a listener: it ends by itself
+                stream.close()
 
     def snapshot(self) -> dict[str, Any]:
         """The ledger, the latencies and the faults, ready for JSON."""
-        found = {**self.ledger.snapshot(), **self.latencies.snapshot(), "listener_errors": self.listener_errors}
-        capture = self.capture
-        if capture is not None:
-            found["camera"] = {
-                "fault": capture.fault,
-                "timeouts": capture.timeouts,
-                "losses": capture.losses,
-                "gaps": capture.gaps,
-            }
+        found = {
+            **self.ledger.snapshot(),
+            **self.latencies.snapshot(),
+            "listener_errors": self.listener_errors,
+        }
+        if self.capture is not None:
+            found["camera"] = self.capture.snapshot()
         return found
 
     def _inspect(self, frame: Frame) -> Inspection:

@@ -21,7 +21,8 @@ from edge_sdk.errors import CameraError, CameraLost, EdgeError, EndOfFrames, Fra
 from edge_sdk.frames import Frame
 from edge_sdk.health import Ledger
 from edge_sdk.inspections import Inspection, Timing, Verdict
-from edge_sdk.pipeline import Judge, Pipeline
+from edge_sdk.judge import Judge
+from edge_sdk.pipeline import Pipeline
 
 AT = datetime(2026, 11, 21, tzinfo=timezone.utc)
 
@@ -62,7 +63,13 @@ class Endless(Script):
 class FakeJudge:
     """Passes every frame, after an engine's time; fails where told."""
 
-    def __init__(self, *, model: str = "old", takes_s: float = 0.0, fails: Callable[[int], Exception | None] | None = None):
+    def __init__(
+        self,
+        *,
+        model: str = "old",
+        takes_s: float = 0.0,
+        fails: Callable[[int], Exception | None] | None = None,
+    ):
         self.model = model
         self.manifest = None
         self.takes_s = takes_s
@@ -167,7 +174,10 @@ def test_no_photograph_is_a_camera_fault_and_never_a_pass() -> None:
 
 def test_an_engine_that_fails_costs_its_frame_and_not_the_line(caplog: pytest.LogCaptureFixture) -> None:
     def fails(index: int) -> Exception | None:
-        return {2: RunnerError("the engine is out of memory; use a smaller model"), 3: ZeroDivisionError("x")}.get(index)
+        return {
+            2: RunnerError("the engine is out of memory; use a smaller model"),
+            3: ZeroDivisionError("x"),
+        }.get(index)
 
     line = pipeline(FakeJudge(fails=fails), lossless=True)
     with caplog.at_level(logging.ERROR):
@@ -180,7 +190,9 @@ def test_an_engine_that_fails_costs_its_frame_and_not_the_line(caplog: pytest.Lo
     assert len(caplog.records) == 2
 
 
-def test_a_listener_that_raises_is_counted_logged_once_and_called_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_listener_that_raises_is_counted_logged_once_and_called_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     line = pipeline(lossless=True)
     heard: list[int] = []
 
@@ -236,13 +248,22 @@ def test_the_end_of_a_file_ends_the_iteration_and_the_camera_is_closed_by_its_ow
     assert camera.closed_by == ["edge-sdk-capture"]
 
 
-def test_a_camera_lost_before_its_first_frame_is_an_error() -> None:
-    with pytest.raises(CameraLost, match="no device"):
-        all_of(pipeline(), Script([CameraLost("no device at /dev/video0; is it plugged in?")]))
+def test_a_camera_that_starts_later_than_its_station_is_waited_for() -> None:
+    line = pipeline(lossless=True)
+    found = all_of(line, Script([CameraLost("no answer from 10.0.0.7; is it on?"), frame(0)]))
+    assert len(found) == 1
+    assert line.snapshot()["camera"]["losses"] == 1
 
 
 def test_a_camera_lost_later_is_a_fault_that_ends_when_it_comes_back() -> None:
-    events = [frame(0), CameraLost("cable"), CameraLost("cable"), frame(1), FrameTimeout("no frame in 1 s"), frame(5)]
+    events: list[Frame | Exception] = [
+        frame(0),
+        CameraLost("cable"),
+        CameraLost("cable"),
+        frame(1),
+        FrameTimeout("no frame in 1 s"),
+        frame(5),
+    ]
     line = pipeline(lossless=True)
     faults: list[str | None] = []
     line.listeners.append(lambda inspection: faults.append(line.snapshot()["camera"]["fault"]))
@@ -254,7 +275,7 @@ def test_a_camera_lost_later_is_a_fault_that_ends_when_it_comes_back() -> None:
 
 def test_an_adapter_with_a_bug_ends_the_iteration_with_a_sentence_and_nobody_waits_for_ever() -> None:
     with pytest.raises(CameraLost, match=r"the camera failed with TypeError: no; see the log"):
-        all_of(pipeline(), Script([frame(0), TypeError("no")]))
+        all_of(pipeline(), Script(cast("list[Frame | Exception]", [frame(0), TypeError("no")])))
 
 
 def test_the_ledger_counts_frames_given_by_hand_too() -> None:
@@ -307,7 +328,9 @@ def test_a_second_iteration_at_the_same_time_is_refused() -> None:
     line = pipeline()
     first = line.stream(Endless(), read_timeout_s=1.0)
     next(first)
-    with pytest.raises(EdgeError, match="the station is iterated already; use that iteration, or close it first"):
+    with pytest.raises(
+        EdgeError, match="the station is iterated already; use that iteration, or close it first"
+    ):
         line.stream(Endless(), read_timeout_s=1.0)
     line.close()
 
@@ -349,9 +372,7 @@ def test_a_swap_is_done_while_no_frame_comes() -> None:
 def test_frames_given_from_several_threads_are_judged_one_at_a_time() -> None:
     judge = FakeJudge(takes_s=0.0002)
     line = pipeline(judge)
-    threads = [
-        threading.Thread(target=lambda: [line.inspect(frame(n)) for n in range(50)]) for _ in range(4)  # type: ignore[func-returns-value]
-    ]
+    threads = [threading.Thread(target=lambda: [line.inspect(frame(n)) for n in range(50)]) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -378,7 +399,9 @@ def test_the_capture_counts_a_read_that_never_returns_as_stuck() -> None:
 
         def close(self) -> None: ...
 
-    capture = Capture(Hangs(), Handover(lossless=False), Ledger(), left=lambda frame: None, read_timeout_s=1.0, clock=clock)
+    capture = Capture(
+        Hangs(), Handover(lossless=False), Ledger(), left=lambda frame: None, read_timeout_s=1.0, clock=clock
+    )
     capture.start()
     entered.wait(10)
     assert not capture.stuck
@@ -387,6 +410,27 @@ def test_the_capture_counts_a_read_that_never_returns_as_stuck() -> None:
     leave.set()
     capture.stop()
     assert not capture.stuck
+
+
+def test_a_stop_wakes_a_read_that_waits_for_a_frame() -> None:
+    closed = threading.Event()
+
+    class Waits:
+        def read(self, timeout_s: float) -> Frame:
+            closed.wait(timeout_s)
+            raise CameraLost("the camera was closed")
+
+        def close(self) -> None:
+            closed.set()
+
+    capture = Capture(
+        Waits(), Handover(lossless=False), Ledger(), left=lambda frame: None, read_timeout_s=60.0
+    )
+    capture.start()
+    began = time.monotonic()
+    capture.stop()
+    assert time.monotonic() - began < 10
+    assert (capture.losses, capture.error) == (0, None)
 
 
 def test_a_capture_that_never_started_still_closes_its_camera() -> None:

@@ -1,0 +1,118 @@
+"""One bundle at work: from a frame to its inspection, and the inspection of a frame nobody judged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edge_sdk.clock import Clock, SystemClock
+from edge_sdk.detections import Detections
+from edge_sdk.errors import RunnerError
+from edge_sdk.frames import Frame
+from edge_sdk.inspections import Inspection, Timing, Verdict
+from edge_sdk.manifest import Manifest, labels_of, thresholds_of
+from edge_sdk.vision.decide import decide
+from edge_sdk.vision.decode import confidence_from_logits, decode_cells, questions
+from edge_sdk.vision.preprocess import Geometry, geometry, preprocess, valid_cells
+
+if TYPE_CHECKING:
+    from edge_sdk.arrays import Array, Bools
+    from edge_sdk.runners.base import Runner
+
+__all__ = ["Judge", "not_inspected"]
+
+
+class Judge:
+    """One bundle at work: from a frame to its inspection.  Not for two threads at once.
+
+    Args:
+        manifest: Of the bundle.
+        runner: Executes its graph; belongs to the judge from here on.
+        model: The bundle's id.
+        rendering: Role of the graph that the runner executes, e.g. ``int8-cpu``.
+        clock: Times the stages.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        runner: Runner,
+        *,
+        model: str,
+        rendering: str = "fp32",
+        clock: Clock | None = None,
+    ) -> None:
+        self.manifest = manifest
+        self.labels = labels_of(manifest)
+        self.model = model
+        self.rendering = rendering
+        self._runner = runner
+        self._clock = clock or SystemClock()
+        self._thresholds = thresholds_of(manifest)
+        self._temperature = np.array([band.temperature for band in manifest.thresholds], np.float32)
+        spec = manifest.preprocess
+        self._input = np.zeros((1, 3, spec.height, spec.width), np.float32)
+        self._feeds: dict[str, Array] = {runner.inputs[0].name: self._input}
+        self._places: dict[tuple[int, ...], tuple[Geometry, Bools]] = {}
+
+    def inspect(self, frame: Frame, *, taken_ns: int) -> Inspection:
+        """Judge one frame.
+
+        Raises:
+            RunnerError: The engine failed, or answered with something that is no confidence map.
+        """
+        preprocess(frame.pixels, self.manifest.preprocess, out=self._input)
+        outputs = self._runner.infer(self._feeds)
+        inferred_ns = self._clock.monotonic_ns()
+        logits = outputs.get("cells")
+        if logits is None or logits.ndim != 4 or logits.shape[:2] != (1, len(self.labels)):
+            told = "nothing" if logits is None else f"{logits.shape}"
+            raise RunnerError(
+                f"cells is {told}; the bundle promises (1, {len(self.labels)}, h, w), so pack it again"
+            )
+        confidence = confidence_from_logits(logits[0], self._temperature)
+        place, valid = self._place_of(frame.pixels.shape, confidence.shape[1:])
+        pass_below, cell_px = self._thresholds.pass_below, self.manifest.postprocess.cell_px
+        found = decode_cells(confidence, pass_below, place=place, cell_px=cell_px)
+        verdict, reason = decide(found, self._thresholds, self.labels)
+        decided_ns = self._clock.monotonic_ns()
+        asked = (
+            questions(confidence, pass_below, place=place, cell_px=cell_px, valid=valid) if len(found) else ()
+        )
+        feature = outputs.get("feature")
+        return Inspection(
+            frame=frame,
+            detections=found,
+            verdict=verdict,
+            reason=reason,
+            timing=Timing(frame.captured_ns or taken_ns, taken_ns, inferred_ns, decided_ns),
+            questions=asked,
+            confidence=confidence,
+            feature=None if feature is None else np.array(feature[0], np.float32),
+            model=self.model,
+        )
+
+    def warm_up(self) -> None:
+        """Execute the graph once, so that the first frame does not pay for what engines do at first."""
+        self._runner.infer(self._feeds)
+
+    def close(self) -> None:
+        """Free the engine.  May be called twice."""
+        self._runner.close()
+
+    def _place_of(self, shape: tuple[int, ...], grid: tuple[int, ...]) -> tuple[Geometry, Bools]:
+        known = self._places.get(shape)
+        if known is None:
+            spec = self.manifest.preprocess
+            valid = valid_cells(spec, shape[0], shape[1], (grid[0], grid[1]))
+            if len(self._places) >= 16:
+                self._places.clear()
+            known = self._places[shape] = geometry(spec, shape[0], shape[1]), valid
+        return known
+
+
+def not_inspected(frame: Frame, reason: str, *, taken_ns: int = 0, decided_ns: int = 0) -> Inspection:
+    """The inspection of a frame that nobody judged."""
+    timing = Timing(frame.captured_ns or taken_ns, taken_ns, 0, decided_ns)
+    return Inspection(frame, Detections.none(), Verdict.NOT_INSPECTED, reason, timing)
