@@ -181,6 +181,11 @@ def lines_of(
     else:
         second = line("new", old, gap)
         kept, given = halves(second.train, seed=seed)
+        if {s.unit for s in kept} & {s.unit for s in given}:
+            notes = (
+                *notes,
+                "train has too few groups to halve, so both lines have pictures of one group (never the same)",
+            )
         first = replace(first, train=tuple(s for s in kept if s.healthy is not None), mentor=())
         others = [replace(second, train=given)]
     return Lines(original=first, new=tuple(others), notes=(how, *dataset.notes, *notes))

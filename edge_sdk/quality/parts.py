@@ -63,11 +63,23 @@ def folds(dataset: Dataset, *, seed: int, count: int) -> dict[str, int]:
 
 
 def halves(samples: Iterable[Sample], *, seed: int) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
-    """Two halves by a second hash, dealt as the parts are: for lines that share one domain."""
+    """Two halves by a second hash, dealt as the parts are: for lines that share one domain.
+
+    Where there are too few groups for that, so that a half would stay empty or without a defect, the
+    pictures are dealt one by one; then the halves share groups.
+    """
     samples = tuple(samples)
-    place = _spread(_units(samples), {"first": 0.5, "second": 0.5}, f"{seed}:half")
-    first = tuple(sample for sample in samples if place[sample.unit] == "first")
-    return first, tuple(sample for sample in samples if place[sample.unit] == "second")
+    for by_unit in (True, False):
+        names = {sample.image: sample.unit if by_unit else sample.image for sample in samples}
+        units: dict[str, Counter[Stratum]] = {}
+        for sample in samples:
+            units.setdefault(names[sample.image], Counter())[(sample.domain, sample.healthy)] += 1
+        place = _spread(units, {"first": 0.5, "second": 0.5}, f"{seed}:half")
+        first = tuple(sample for sample in samples if place[names[sample.image]] == "first")
+        second = tuple(sample for sample in samples if place[names[sample.image]] == "second")
+        if all(any(sample.healthy is False for sample in half) for half in (first, second)):
+            break
+    return first, second
 
 
 def dealt(
