@@ -33,7 +33,9 @@ from edge_sdk.vision.decode import decode_cells, questions
 from edge_sdk.vision.preprocess import PreprocessSpec, geometry
 
 
-def record(seed: int = 0, *, size: tuple[int, int] = (24, 32), grid: tuple[int, int] = (3, 4), **changed: Any) -> Record:
+def record(
+    seed: int = 0, *, size: tuple[int, int] = (24, 32), grid: tuple[int, int] = (3, 4), **changed: Any
+) -> Record:
     """A record as a station makes it, of a drawn frame."""
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 256, (*size, 3), np.uint8)
@@ -170,4 +172,9 @@ def test_detections_of_other_shapes_are_refused() -> None:
     from edge_sdk.errors import ShapeError
 
     with pytest.raises(ShapeError, match=r"boxes is \(7, 5\); give \(D, 4\), one row a detection"):
-        Detections(np.zeros((7, 5), np.float32), np.zeros(7, np.int32), np.zeros(7, np.float32), np.zeros((0, 3), np.int32))
+        Detections(
+            np.zeros((7, 5), np.float32),
+            np.zeros(7, np.int32),
+            np.zeros(7, np.float32),
+            np.zeros((0, 3), np.int32),
+        )
