@@ -203,18 +203,20 @@ def upload(asked: argparse.Namespace) -> int:
 
 def doctor(asked: argparse.Namespace) -> int:
     """``edge-sdk doctor``: 0 where nothing is broken, warnings included."""
-    from edge_sdk.doctor import findings
+    from dataclasses import asdict
+
+    from edge_sdk.doctor import check_text, findings
 
     rows = findings(None if asked.station is None else Path(asked.station))
     broken = [row for row in rows if row.level == "error"]
     show(
-        {"schema": "doctor/1", "ok": not broken, "checks": [row.as_dict() for row in rows]},
+        {"schema": "doctor/1", "ok": not broken, "checks": [asdict(row) for row in rows]},
         asked.json,
-        lambda: "\n".join(row.text() for row in rows),
+        lambda: "\n".join(check_text(row) for row in rows),
     )
     if broken:
         raise EdgeError(
-            f"{len(broken)} of {len(rows)} checks failed, first {broken[0].name}: {broken[0].what}"
+            f"{len(broken)} of {len(rows)} checks failed, first {broken[0].name}: {broken[0].sentence}"
         )
     return 0
 

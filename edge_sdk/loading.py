@@ -139,6 +139,8 @@ def _machine() -> dict[str, str]:
     """What a proof is valid on."""
     import sys
 
+    import cv2  # noqa: F401 - its resize is part of what is proved; the runner has imported its runtime
+
     versions = {name: str(getattr(sys.modules.get(name), "__version__", "")) for name in RUNTIMES}
     cpu = platform.machine()
     with suppress(OSError, StopIteration):
