@@ -253,10 +253,10 @@ def _hub_error(url: str, error: HTTPError) -> HubError:
             f"{url} has a certificate that is not trusted ({error}); add the plant's authority to this machine's "
             "store, or name its file in SSL_CERT_FILE"
         )
+    if isinstance(error, NewConnectionError):  # in urllib3 also a ConnectTimeoutError
+        return HubError(f"{url} refuses connections; is the hub running there?")
     if isinstance(error, ConnectTimeoutError):
         return HubError(f"{url} does not take a connection; is it switched on?")
-    if isinstance(error, NewConnectionError):
-        return HubError(f"{url} refuses connections; is the hub running there?")
     if isinstance(error, ReadTimeoutError):
         return HubBroke(f"{url} took the request and does not answer; is it overloaded?", status=0)
     return HubBroke(f"{url} broke off; is it being restarted?", status=0)

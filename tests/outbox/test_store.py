@@ -12,13 +12,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_sdk.clock import FakeClock
+from edge_sdk.clock import Clock, FakeClock
 from edge_sdk.errors import OutboxBusy, OutboxError, OutboxFull
 from edge_sdk.outbox import Outbox, look
 from edge_sdk.records import decode_item, encode_item, item_id
 from tests.outbox.making import record
 
-BOTH = {"writing": True, "sending": True}
+
+def both(folder: Path, *, limit_mib: float = 2048, clock: Clock | None = None) -> Outbox:
+    """Station and uploader in one."""
+    return Outbox(folder, writing=True, sending=True, limit_mib=limit_mib, clock=clock)
 
 
 def ids_in(folder: Path) -> set[str]:
@@ -30,7 +33,7 @@ def all_leased(outbox: Outbox) -> list[int]:
 
 
 def test_a_record_comes_out_as_it_went_in(tmp_path: Path) -> None:
-    with Outbox(tmp_path, **BOTH) as outbox:
+    with both(tmp_path) as outbox:
         name = outbox.put(record(7, body=b"picture"))
         (item,) = outbox.lease(5, for_s=60)
     assert item.id == name == item_id(item.data)
@@ -52,13 +55,13 @@ def test_any_bytes_survive(tmp_path: Path, body: bytes, seq: int, value: float) 
 
 
 def test_the_same_record_is_kept_once(tmp_path: Path) -> None:
-    with Outbox(tmp_path, **BOTH) as outbox:
+    with both(tmp_path) as outbox:
         assert outbox.put(record(1)) == outbox.put(record(1))
         assert outbox.counts().waiting == 1
 
 
 def test_a_record_that_is_there_but_rotten_is_written_again(tmp_path: Path) -> None:
-    with Outbox(tmp_path, **BOTH) as outbox:
+    with both(tmp_path) as outbox:
         name = outbox.put(record(1))
         (tmp_path / "items" / name).write_bytes(b"rot")
         outbox.put(record(1))
@@ -70,7 +73,7 @@ def test_a_record_that_is_there_but_rotten_is_written_again(tmp_path: Path) -> N
 
 def test_a_leased_item_is_not_handed_out_again_until_its_time_is_over(tmp_path: Path) -> None:
     clock = FakeClock()
-    with Outbox(tmp_path, clock=clock, **BOTH) as outbox:
+    with both(tmp_path, clock=clock) as outbox:
         outbox.put(record(1))
         assert len(outbox.lease(5, for_s=60)) == 1
         assert outbox.lease(5, for_s=60) == ()
@@ -80,7 +83,7 @@ def test_a_leased_item_is_not_handed_out_again_until_its_time_is_over(tmp_path: 
 
 def test_a_released_item_is_offered_at_once_or_after_the_time_asked_for(tmp_path: Path) -> None:
     clock = FakeClock()
-    with Outbox(tmp_path, clock=clock, **BOTH) as outbox:
+    with both(tmp_path, clock=clock) as outbox:
         name = outbox.put(record(1))
         outbox.lease(1, for_s=60)
         outbox.release([name])
@@ -93,7 +96,7 @@ def test_a_released_item_is_offered_at_once_or_after_the_time_asked_for(tmp_path
 
 
 def test_a_lease_ends_with_the_process_that_holds_it(tmp_path: Path) -> None:
-    with Outbox(tmp_path, **BOTH) as outbox:
+    with both(tmp_path) as outbox:
         outbox.put(record(1))
         outbox.lease(1, for_s=1e6)
     with Outbox(tmp_path, sending=True) as outbox:
@@ -101,7 +104,7 @@ def test_a_lease_ends_with_the_process_that_holds_it(tmp_path: Path) -> None:
 
 
 def test_an_acknowledged_item_is_gone_and_acknowledging_twice_is_no_error(tmp_path: Path) -> None:
-    with Outbox(tmp_path, **BOTH) as outbox:
+    with both(tmp_path) as outbox:
         name = outbox.put(record(1))
         outbox.lease(1, for_s=60)
         outbox.acknowledge([name, name, "0" * 64])
@@ -111,7 +114,7 @@ def test_an_acknowledged_item_is_gone_and_acknowledging_twice_is_no_error(tmp_pa
 
 
 def test_the_valuable_go_first_and_within_a_lane_the_oldest(tmp_path: Path) -> None:
-    with Outbox(tmp_path, **BOTH) as outbox:
+    with both(tmp_path) as outbox:
         for seq, value in ((5, 0.6), (3, 0.7), (4, 0.1), (2, 0.9), (1, 0.3)):
             outbox.put(record(seq, value=value))
         outbox.put(record(0, value=0.6, boot="00000002-0123456789ab"))
@@ -129,7 +132,7 @@ def test_the_valuable_go_first_and_within_a_lane_the_oldest(tmp_path: Path) -> N
 def test_a_clock_that_goes_back_changes_no_order_and_loses_nothing(tmp_path: Path) -> None:
     clock = FakeClock()
     when = datetime(2026, 11, 21, tzinfo=timezone.utc)
-    with Outbox(tmp_path, clock=clock, **BOTH) as outbox:
+    with both(tmp_path, clock=clock) as outbox:
         first = outbox.boot_id
         for seq in range(3):
             outbox.put(record(seq, boot=first, captured_at=when - timedelta(days=7000 * seq)))
@@ -137,7 +140,7 @@ def test_a_clock_that_goes_back_changes_no_order_and_loses_nothing(tmp_path: Pat
         clock.step_wall_clock(-20 * 365 * 86400)
         assert len(outbox.lease(1, for_s=60)) == 1, "the lease of the first is not touched by the wall clock"
     clock.step_wall_clock(-86400)
-    with Outbox(tmp_path, clock=clock, **BOTH) as outbox:
+    with both(tmp_path, clock=clock) as outbox:
         assert outbox.boot_id > first
         outbox.put(record(0, boot=outbox.boot_id, captured_at=when - timedelta(days=20000)))
         assert all_leased(outbox) == [0, 1, 2, 0]
@@ -230,9 +233,9 @@ def test_a_path_that_is_a_file_is_refused_with_a_sentence(tmp_path: Path) -> Non
 KIB = 1024
 
 
-def small(folder: Path, **more: object) -> Outbox:
+def small(folder: Path) -> Outbox:
     """One MiB, of which the index takes about half."""
-    return Outbox(folder, limit_mib=1, **{**BOTH, **more})  # type: ignore[arg-type]
+    return both(folder, limit_mib=1)
 
 
 def used(folder: Path) -> int:
