@@ -241,17 +241,20 @@ class _Lines:
             self._file.close()
 
 
+def _opened(path: str, *, append: bool) -> BinaryIO:
+    try:
+        return Path(path).open("ab" if append else "wb")
+    except OSError as error:
+        raise EdgeError(f"{path} cannot be written ({error.strerror}); give another file") from error
+
+
 @contextmanager
 def _written(path: str | None, *, append: bool) -> Iterator[_Lines | None]:
     """A file for lines, or ``None`` where none was asked for."""
     if path is None:
         yield None
         return
-    try:
-        file = Path(path).open("ab" if append else "wb")  # noqa: SIM115 - closed by _Lines
-    except OSError as error:
-        raise EdgeError(f"{path} cannot be written ({error.strerror}); give another file") from error
-    lines = _Lines(file)
+    lines = _Lines(_opened(path, append=append))
     try:
         yield lines
     finally:

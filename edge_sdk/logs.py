@@ -57,7 +57,6 @@ def set_up(*, stream: TextIO, debug: bool = False, file: Path | None = None) -> 
         root.removeHandler(handler)
         handler.close()
     root.setLevel(logging.DEBUG if debug else logging.INFO)
-    root.propagate = False
     talk = logging.StreamHandler(stream)
     talk.setFormatter(LineFormatter(tracebacks=debug))
     root.addHandler(talk)
