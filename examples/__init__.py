@@ -1,0 +1,1 @@
+"""Complete programs that use edge-sdk, each run by a test."""
