@@ -20,7 +20,9 @@ from tests.cameras.pictures import folder_of, settings, video_of
 
 def played(path: Path, **changed: object) -> tuple[Playback, list[Frame], str]:
     """Play to the end; the camera, its frames and what the end said."""
-    camera = open_camera(f"file:{path}", settings("file:unused", **{"pace": "max", **changed}), clock=FakeClock())
+    camera = open_camera(
+        f"file:{path}", settings("file:unused", **{"pace": "max", **changed}), clock=FakeClock()
+    )
     assert isinstance(camera, Playback)
     frames = []
     try:
