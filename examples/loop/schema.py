@@ -204,6 +204,7 @@ class DemoReport(Tolerant):
             )
         if not self.outbox.put == self.outbox.uploaded == self.outbox.at_hub:
             raise ValueError(
-                f"{self.outbox.put} items were put, {self.outbox.uploaded} uploaded, {self.outbox.at_hub} are at the hub"
+                f"{self.outbox.put} items were put, {self.outbox.uploaded} uploaded, "
+                f"{self.outbox.at_hub} are at the hub"
             )
         return self
