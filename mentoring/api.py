@@ -38,6 +38,7 @@ _PAGE = Path(__file__).parent / "page"
 _FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/ahead.js": ("ahead.js", "text/javascript; charset=utf-8"),
     "/outbox.js": ("outbox.js", "text/javascript; charset=utf-8"),
     "/stage.js": ("stage.js", "text/javascript; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
