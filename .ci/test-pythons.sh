@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The device's half of the suite on each Python of 3.10 to 3.13 that is found:  bash .ci/test-pythons.sh TESTS...
-# Each gets an environment of its own with what a station has (`.[cpu,ota]`) and pytest: no torch, no onnx.
+# Each gets an environment of its own with what a station has (`.[cpu,ota]`), pytest, and onnx to draw the tests' graphs
 set -u
 bad=0 found=0
 for version in 3.10 3.11 3.12 3.13; do
@@ -15,11 +15,11 @@ for version in 3.10 3.11 3.12 3.13; do
   found=$((found + 1))
   venv=.venv-$version
   if [ ! "$venv/complete" -nt constraints.txt ] || [ ! "$venv/complete" -nt pyproject.toml ]; then
-    bash .ci/venv.sh "$venv" '.[cpu,ota] pytest hypothesis' "$python" || { bad=1; continue; }
+    bash .ci/venv.sh "$venv" '.[cpu,ota] pytest hypothesis onnx' "$python" || { bad=1; continue; }
     touch "$venv/complete"
   fi
   echo "edge-sdk: Python $version"
-  "$venv/bin/python" -m pytest -q -o "cache_dir=build/pytest-$version" "$@" || bad=1
+  "$venv/bin/python" -m pytest -q "$@" || bad=1
 done
 [ $found -gt 0 ] || { echo "edge-sdk: none of Python 3.10 to 3.13 has venv here; on Debian: sudo apt-get install python3-venv"; bad=1; }
 exit $bad
