@@ -16,9 +16,20 @@ import numpy as np
 from edge_sdk.arrays import Array, Ints, check_shape
 from edge_sdk.errors import RangeError, ShapeError
 from edge_sdk.labels import Thresholds
+from edge_sdk.quality.measures import sqnr_db
 from edge_sdk.vision.decode import confidence_from_logits
 
-__all__ = ["Against", "ClassRecall", "Finding", "Gates", "Measured", "all_findings", "compare", "judge", "verdicts"]
+__all__ = [
+    "Against",
+    "ClassRecall",
+    "Finding",
+    "Gates",
+    "Measured",
+    "all_findings",
+    "compare",
+    "judge",
+    "verdicts",
+]
 
 Against = Literal["fp32", "graph"]
 """``fp32``: an INT8 graph against the FP32 graph it was made from.  ``graph``: an engine, or another
@@ -176,10 +187,14 @@ def all_findings(measured: Measured, gates: Gates, *, against: Against) -> tuple
         text = f"{lost} of {pictures(seen.pictures)} with {name} are no longer found; at most {may} may be"
         rows.append((f"recall of {name}", float(lost), float(may), lost <= may, text))
     mark = f" (weak evidence: {n} of the {gates.weak_below} pictures wanted)" if weak else ""
-    return tuple(Finding(name, value, limit, held, weak, text + mark) for name, value, limit, held, text in rows)
+    return tuple(
+        Finding(name, value, limit, held, weak, text + mark) for name, value, limit, held, text in rows
+    )
 
 
-def compare(reference: Array, other: Array, thresholds: Thresholds, *, temperature: Array | float = 1.0) -> Measured:
+def compare(
+    reference: Array, other: Array, thresholds: Thresholds, *, temperature: Array | float = 1.0
+) -> Measured:
     """What differs between two models' cell logits on the same pictures.
 
     Args:
@@ -194,10 +209,10 @@ def compare(reference: Array, other: Array, thresholds: Thresholds, *, temperatu
     Raises:
         ShapeError: The two disagree on their shape, or the thresholds on K.
     """
-    from edge_sdk.quality.measures import sqnr_db
-
     if reference.shape != other.shape:
-        raise ShapeError(f"the outputs are {other.shape} against {reference.shape}; compare the same pictures")
+        raise ShapeError(
+            f"the outputs are {other.shape} against {reference.shape}; compare the same pictures"
+        )
     before = confidence_from_logits(reference, temperature)
     after = confidence_from_logits(other, temperature)
     flipped = np.flatnonzero(verdicts(before, thresholds) != verdicts(after, thresholds))
@@ -224,9 +239,16 @@ def verdicts(confidence: Array, thresholds: Thresholds) -> Ints:
     Returns:
         ``(N,)`` int32.
     """
-    check_shape("confidence", confidence, (None, None, None, None), as_text="(N, K, h, w), one map a class and picture")
+    check_shape(
+        "confidence",
+        confidence,
+        (None, None, None, None),
+        as_text="(N, K, h, w), one map a class and picture",
+    )
     if confidence.shape[1] != len(thresholds):
-        raise ShapeError(f"confidence has {confidence.shape[1]} classes but there are thresholds for {len(thresholds)}")
+        raise ShapeError(
+            f"confidence has {confidence.shape[1]} classes but there are thresholds for {len(thresholds)}"
+        )
     surest = confidence.max(axis=(2, 3))
     found = np.zeros(len(confidence), np.int32)
     found[((surest >= thresholds.pass_below) | np.isnan(surest)).any(axis=1)] = 1

@@ -1,0 +1,238 @@
+"""``python -m calibration``: from an FP32 graph and pictures to INT8 graphs and a report of what they cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import onnx
+import typer
+
+from calibration.collect import ranges_from_pictures
+from calibration.console import bar, hand_out, refusals, say
+from calibration.exported import read_exported, read_preprocess
+from calibration.graphs import load_graph
+from calibration.page import html_page
+from calibration.pictures import MODEST, balanced, pictures_in
+from calibration.qdq import Architecture, Layout, host_architecture, qdq_from_onnx
+from calibration.ranges import read_ranges, write_ranges
+from calibration.report import compare_on_pictures, held_out
+from calibration.report_file import report_file
+from calibration.scales import RULES
+from edge_sdk.documents import canonical_json, sha256_file, write_atomic
+from edge_sdk.errors import ConfigError, FormatError, GateError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Choose INT8 ranges from pictures, write the INT8 graphs, and report what they cost.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+RENDERINGS = {"trt": "model.trt.onnx", "cpu": "model.cpu.onnx"}
+
+Model = Annotated[
+    Path, typer.Argument(help="The FP32 graph, model.onnx of `export onnx`.", show_default=False)
+]
+Pictures = Annotated[
+    Path, typer.Option("--pictures", help="A data set or a plain folder.", show_default=False)
+]
+Out = Annotated[
+    Path, typer.Option("--out", help="Folder to write into; made if need be.", show_default=False)
+]
+Preprocess = Annotated[
+    Path | None, typer.Option("--preprocess", help="By default preprocess.json beside the graph.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Threads = Annotated[int, typer.Option("--threads", min=1, help="Of the runtime.")]
+
+
+@app.command(epilog="Example: python -m calibration ranges build/model.onnx --pictures typical --out build")
+def ranges(
+    model: Model,
+    pictures: Pictures,
+    out: Out,
+    preprocess: Preprocess = None,
+    rule: Annotated[str, typer.Option("--rule", help=f"One of {', '.join(RULES)}.")] = "mse",
+    most: Annotated[int, typer.Option("--max", min=1, help="Pictures looked at, chosen evenly.")] = 256,
+    threads: Threads = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Watch the graph's tensors on typical pictures and write ranges.json."""
+    with refusals():
+        chosen_rule = next((one for one in RULES if one == rule), None)
+        if chosen_rule is None:
+            raise ConfigError(f"there is no rule {rule}; give {', '.join(RULES)}")
+        graph = load_graph(model)
+        spec = read_preprocess(preprocess or model.with_name("preprocess.json"))
+        samples = balanced(pictures_in(pictures), most)
+        if len(samples) < MODEST:
+            say(f"warning: only {len(samples)} pictures; below {MODEST} ranges still move when more come")
+        with bar("watching tensors", len(samples)) as step:
+            table = ranges_from_pictures(
+                graph, samples, spec, rule=chosen_rule, threads=threads, progress=step
+            )
+        out.mkdir(parents=True, exist_ok=True)
+        write_ranges(out / "ranges.json", table)
+        dead = [name for name, row in table.tensors.items() if row.lo == row.hi]
+        for name in dead:
+            say(
+                f"warning: tensor {name} is {table.tensors[name].lo:g} on every picture; part of the network is dead"
+            )
+        path, tensors = str(out / "ranges.json"), len(table.tensors)
+        found = {"ranges": path, "pictures": table.n, "tensors": tensors, "constant": dead}
+        hand_out(found, as_json=as_json, text=f"{path}: {table.n} pictures, {tensors} tensors")
+
+
+@app.command(
+    epilog="Example: python -m calibration render build/model.onnx --ranges build/ranges.json --out build"
+)
+def render(
+    model: Model,
+    ranges: Annotated[Path, typer.Option("--ranges", help="ranges.json of this graph.", show_default=False)],
+    out: Out,
+    arch: Annotated[
+        str, typer.Option("--arch", help="CPU of the station: x86_64, aarch64 or auto.")
+    ] = "auto",
+    keep_float: Annotated[
+        list[str] | None, typer.Option("--keep-float", help="Name of a node to leave as it is; repeatable.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write model.trt.onnx and model.cpu.onnx from one range table."""
+    with refusals():
+        known: dict[str, Architecture] = {
+            "x86_64": "x86_64",
+            "aarch64": "aarch64",
+            "auto": host_architecture(),
+        }
+        if arch not in known:
+            raise ConfigError(f"there is no architecture {arch}; give {', '.join(known)}")
+        graph, table = load_graph(model), read_ranges(ranges)
+        layouts: dict[str, Layout] = {"trt": "tensorrt", "cpu": "onnxruntime"}
+        models = {
+            kind: qdq_from_onnx(
+                graph, table, layout=layout, architecture=known[arch], keep_float=keep_float or ()
+            )
+            for kind, layout in layouts.items()
+        }
+        out.mkdir(parents=True, exist_ok=True)
+        found: dict[str, dict[str, object]] = {}
+        for kind, made in models.items():
+            path = out / RENDERINGS[kind]
+            write_atomic(path, made.SerializeToString(deterministic=True))
+            rounded = sum(node.op_type == "QuantizeLinear" for node in made.graph.node)
+            found[kind] = {
+                "path": str(path),
+                "sha256": sha256_file(path),
+                "bytes": path.stat().st_size,
+                "rounded_tensors": rounded,
+                "nodes": [node.name for node in graph.nodes] if as_json else len(graph.nodes),
+            }
+        text = "\n".join(
+            f"{row['path']}: {row['rounded_tensors']} tensors in INT8, {row['bytes']} bytes"
+            for row in found.values()
+        )
+        hand_out({"arch": known[arch], **found}, as_json=as_json, text=text)
+
+
+@app.command(
+    epilog="Example: python -m calibration report build/model.onnx --int8 build/model.cpu.onnx "
+    "--pictures held-out --out build"
+)
+def report(
+    model: Model,
+    int8: Annotated[
+        list[Path], typer.Option("--int8", help="An INT8 graph; repeatable.", show_default=False)
+    ],
+    pictures: Pictures,
+    out: Out,
+    preprocess: Preprocess = None,
+    ranges: Annotated[
+        Path | None, typer.Option("--ranges", help="By default ranges.json beside the graph, if there.")
+    ] = None,
+    title: Annotated[str, typer.Option("--title", help="Of the page.")] = "What INT8 costs",
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 where a gate does not hold.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare INT8 with FP32 on held-out pictures; write report.json and report.html."""
+    with refusals():
+        graph = load_graph(model)
+        spec = read_preprocess(preprocess or model.with_name("preprocess.json"))
+        exported = read_exported(model.with_name("export.json"))
+        if exported.graph_sha256 != graph.digest:
+            raise FormatError(
+                f"{model.with_name('export.json')} is of another graph than {model}; export it again"
+            )
+        table_path = ranges or model.with_name("ranges.json")
+        table = read_ranges(table_path) if ranges or table_path.exists() else None
+        if table is not None:
+            table.check_graph(graph)
+        files = _renderings(int8)
+        calibrated = {picture.sha256 for picture in table.pictures} if table else set()
+        samples, left_out = held_out(pictures_in(pictures), calibrated)
+        if left_out:
+            say(f"{left_out} of the pictures were calibrated on and are left out")
+        with bar("comparing with FP32", len(samples)) as step:
+            judged = compare_on_pictures(graph, files, samples, spec, exported, progress=step)
+        found = report_file(
+            judged,
+            tuple(files),
+            graph_sha256=graph.digest,
+            line=exported.line,
+            ranges=table,
+            left_out=left_out,
+        )
+        out.mkdir(parents=True, exist_ok=True)
+        page = html_page(found, judged, exported.bands(), ranges=table, title=title)
+        write_atomic(out / "report.json", canonical_json(found) + b"\n")
+        write_atomic(out / "report.html", page.encode())
+        broken = [gate.sentence for row in found.renderings.values() for gate in row.gates if not gate.held]
+        for sentence in broken:
+            say(f"refused: {sentence}")
+        speed = f", {found.speedup:.2f} times as fast" if found.speedup else ""
+        sqnr = "no bit differs" if found.sqnr_db is None else f"{found.sqnr_db:.1f} dB"
+        text = (
+            f"{found.rendering}: {100 * found.agreement:.1f} % of {found.n} verdicts and "
+            f"{100 * found.cells_agreement:.2f} % of cells as FP32, {sqnr}{speed}; {out / 'report.html'}"
+        )
+        hand_out(found.model_dump(mode="json", by_alias=True), as_json=as_json, text=text)
+        if broken and strict:
+            raise GateError(f"{found.rendering} is refused: {broken[0]}", findings=broken)
+
+
+def _renderings(named: list[Path]) -> dict[str, Path]:
+    """Kind to file: those named, in order, and the other one where it lies beside the first."""
+    found: dict[str, Path] = {}
+    for path in named:
+        layout = _layout_of(path)
+        if layout in found:
+            raise ConfigError(f"{path} and {found[layout]} are the same rendering; give one of each")
+        found[layout] = path
+    for kind, name in RENDERINGS.items():
+        beside = named[0].with_name(name)
+        if kind not in found and beside.exists():
+            found[kind] = beside
+            say(f"{beside} lies beside it and is compared too")
+    return found
+
+
+def _layout_of(path: Path) -> str:
+    try:
+        model = onnx.load(path)
+    except Exception as error:
+        raise FormatError(f"{path} is no ONNX graph; render it: python -m calibration render") from error
+    said = {entry.key: entry.value for entry in model.metadata_props}.get("edge_sdk.layout", "")
+    if not said:
+        raise FormatError(
+            f"{path} is not an INT8 graph of this project; render it: python -m calibration render"
+        )
+    return "trt" if said.startswith("tensorrt") else "cpu"
+
+
+def main() -> None:
+    """Entry point."""
+    app(prog_name="python -m calibration")

@@ -1,0 +1,54 @@
+"""How the workstation's commands talk: data on stdout, everything else on stderr, errors in one sentence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from edge_sdk.errors import EdgeError
+
+__all__ = ["bar", "hand_out", "refusals", "say"]
+
+
+def say(text: str) -> None:
+    """A line of talk."""
+    typer.echo(text, err=True)
+
+
+def hand_out(value: Any, *, as_json: bool, text: str) -> None:
+    """The result: one JSON object, or a line for people."""
+    typer.echo(json.dumps(value, ensure_ascii=False) if as_json else text)
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """End the command with the sentence of the error and its exit code, without a traceback."""
+    try:
+        yield
+    except EdgeError as error:
+        say(str(error))
+        raise typer.Exit(error.exit_code) from error
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        say(f"{where}{error.strerror or error}; nothing half-written is left, mend it and run again")
+        raise typer.Exit(1) from error
+
+
+@contextmanager
+def bar(title: str, total: int) -> Iterator[Callable[[], None]]:
+    """A progress bar on stderr; call what it gives once a step."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda: progress.advance(task)

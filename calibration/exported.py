@@ -1,0 +1,115 @@
+"""What ``export onnx`` writes beside a graph, so that calibration can judge it without the checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import ConfigDict, Field
+
+from edge_sdk.arrays import Floats
+from edge_sdk.documents import Tolerant, canonical_json, read_json, write_atomic
+from edge_sdk.labels import Thresholds
+from edge_sdk.manifest import ClassThresholds
+from edge_sdk.vision.preprocess import PreprocessSpec
+
+__all__ = ["Exported", "ParityRow", "read_exported", "read_preprocess", "write_exported", "write_preprocess"]
+
+
+class _PreprocessFile(Tolerant):
+    """``preprocess.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    schema_: Literal["preprocess/1"] = Field("preprocess/1", alias="schema")
+    preprocess: PreprocessSpec
+
+
+class ParityRow(Tolerant):
+    """How far the graph is from the network it came from, at one batch size."""
+
+    batch: int
+    output: str
+    greatest_difference: float
+    """Over all values of the output."""
+    allowed: float
+
+
+class Exported(Tolerant):
+    """``export.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    schema_: Literal["export/1"] = Field("export/1", alias="schema")
+    graph_sha256: str
+    factory: str
+    line: str
+    weights_sha256: str
+    """Of the checkpoint's ``weights.safetensors``."""
+    line_sha256: str
+    """Of the line's tensors; empty where the line overrides none."""
+    opset: int
+    ir: int
+    nodes: int
+    inputs: dict[str, list[str | int]]
+    """Name to shape; ``N`` is the batch."""
+    outputs: dict[str, list[str | int]]
+    classes: tuple[str, ...]
+    thresholds: tuple[ClassThresholds, ...]
+    how: str = "given"
+    guarantee: str = "none"
+    cell_px: int
+    parity: tuple[ParityRow, ...]
+    versions: dict[str, str] = Field(default_factory=dict)
+
+    def bands(self) -> Thresholds:
+        """The thresholds as arrays."""
+        return Thresholds(
+            boundary=np.array([band.boundary for band in self.thresholds], np.float32),
+            pass_below=np.array([band.pass_below for band in self.thresholds], np.float32),
+            defective_from=np.array([band.defective_from for band in self.thresholds], np.float32),
+            how=self.how,
+            guarantee=self.guarantee,
+        )
+
+    def temperature(self) -> Floats:
+        """``(K,)``."""
+        return np.array([band.temperature for band in self.thresholds], np.float32)
+
+
+def read_preprocess(path: Path) -> PreprocessSpec:
+    """Read ``preprocess.json``.
+
+    Raises:
+        FormatError: The file is missing or damaged.
+    """
+    return read_json(path, _PreprocessFile).preprocess
+
+
+def write_preprocess(path: Path, spec: PreprocessSpec) -> None:
+    """Write ``preprocess.json``."""
+    write_atomic(path, canonical_json({"schema": "preprocess/1", "preprocess": asdict(spec)}) + b"\n")
+
+
+def read_exported(path: Path) -> Exported:
+    """Read ``export.json``.
+
+    Raises:
+        FormatError: The file is missing or damaged.
+    """
+    return read_json(path, Exported)
+
+
+def write_exported(path: Path, exported: Exported) -> None:
+    """Write ``export.json``."""
+    write_atomic(path, canonical_json(exported) + b"\n")
+
+
+def shapes_of(values: Any) -> dict[str, list[str | int]]:
+    """Name to shape of a graph's inputs or outputs."""
+    return {
+        value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in values
+    }

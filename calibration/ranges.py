@@ -1,0 +1,172 @@
+"""The range table (``ranges/1``): what each tensor of a graph was seen to hold, and what every rule makes of it.
+
+Both INT8 graphs are written from it.  It knows the graph, the preprocessing and the pictures it came
+from, and is refused for another graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import ConfigDict, Field, model_validator
+
+from calibration.graphs import Graph
+from calibration.observers import MOST_BINS, Histogram
+from calibration.scales import RULES, Rule, amax, span
+from edge_sdk.documents import Tolerant, canonical_json, read_json, sha256_hex, write_atomic
+from edge_sdk.errors import FormatError
+from edge_sdk.vision.preprocess import PreprocessSpec
+
+__all__ = [
+    "PictureEntry",
+    "RangeTable",
+    "TensorRange",
+    "read_ranges",
+    "spec_digest",
+    "table_of",
+    "write_ranges",
+]
+
+_DIGEST = r"^[0-9a-f]{64}$"
+
+
+class PictureEntry(Tolerant):
+    """A picture that was calibrated on."""
+
+    name: str
+    sha256: str = Field(pattern=_DIGEST)
+
+
+class TensorRange(Tolerant):
+    """Of one tensor."""
+
+    lo: float
+    """The least value seen."""
+    hi: float
+    bin_width: float = Field(gt=0)
+    first_bin: int
+    """Number of the first bin; bin 0 begins at zero."""
+    counts: tuple[int, ...] = Field(max_length=MOST_BINS)
+    amax: dict[Rule, float]
+    """By rule: the greatest magnitude kept, symmetric."""
+    range: dict[Rule, tuple[float, float]]
+    """By rule: the ends kept, with a zero point."""
+    chosen: Rule
+
+    @model_validator(mode="after")
+    def _complete(self) -> TensorRange:
+        if self.chosen not in self.amax or self.chosen not in self.range:
+            raise ValueError(f"the rule {self.chosen} is chosen but has no range; make the ranges again")
+        return self
+
+    @property
+    def histogram(self) -> Histogram:
+        """As it was observed."""
+        counts = np.array(self.counts, np.int64)
+        return Histogram(self.lo, self.hi, self.bin_width, self.first_bin, counts)
+
+
+class RangeTable(Tolerant):
+    """``ranges.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    schema_: Literal["ranges/1"] = Field("ranges/1", alias="schema")
+    graph_sha256: str = Field(pattern=_DIGEST)
+    preprocess_sha256: str = Field(pattern=_DIGEST)
+    pictures_sha256: str = Field(pattern=_DIGEST)
+    """Over names and contents of the pictures, in order."""
+    pictures: tuple[PictureEntry, ...] = ()
+    """The report is made on others."""
+    n: int = Field(ge=1)
+    tensors: dict[str, TensorRange]
+
+    def of(self, tensor: str) -> TensorRange:
+        """The row of a tensor.
+
+        Raises:
+            FormatError: The table has none.
+        """
+        if tensor not in self.tensors:
+            raise FormatError(f"the range table has no tensor {tensor}; make the ranges again for this graph")
+        return self.tensors[tensor]
+
+    def check_graph(self, graph: Graph) -> None:
+        """Refuse a table of another graph.
+
+        Raises:
+            FormatError: Says both digests.
+        """
+        if graph.digest != self.graph_sha256:
+            raise FormatError(
+                f"the range table is of graph {self.graph_sha256[:12]}, but this is graph {graph.digest[:12]}; "
+                "make the ranges again: python -m calibration ranges"
+            )
+
+    def digest(self) -> str:
+        """sha256 of the canonical table."""
+        return sha256_hex(canonical_json(self))
+
+
+def spec_digest(spec: PreprocessSpec) -> str:
+    """sha256 of the canonical preprocessing."""
+    return sha256_hex(canonical_json(asdict(spec)))
+
+
+def table_of(
+    histograms: Mapping[str, Histogram],
+    *,
+    graph: Graph,
+    spec: PreprocessSpec,
+    pictures: Iterable[PictureEntry],
+    rule: Rule = "mse",
+) -> RangeTable:
+    """Apply every rule to every histogram.
+
+    Args:
+        histograms: By tensor.
+        graph: That the tensors are of.
+        spec: What the pictures went through.
+        pictures: That were looked at.
+        rule: The one to use.
+    """
+    listed = tuple(pictures)
+    return RangeTable(
+        graph_sha256=graph.digest,
+        preprocess_sha256=spec_digest(spec),
+        pictures_sha256=sha256_hex(canonical_json([[picture.name, picture.sha256] for picture in listed])),
+        pictures=listed,
+        n=len(listed),
+        tensors={name: _row(histogram, rule) for name, histogram in histograms.items()},
+    )
+
+
+def _row(histogram: Histogram, rule: Rule) -> TensorRange:
+    return TensorRange(
+        lo=histogram.lo,
+        hi=histogram.hi,
+        bin_width=histogram.width,
+        first_bin=histogram.first,
+        counts=tuple(int(count) for count in histogram.counts),
+        amax={one: amax(histogram, one) for one in RULES},
+        range={one: span(histogram, one) for one in RULES},
+        chosen=rule,
+    )
+
+
+def read_ranges(path: Path) -> RangeTable:
+    """Read ``ranges.json``.
+
+    Raises:
+        FormatError: The file is missing, no JSON, or not of ``ranges/1``.
+    """
+    return read_json(path, RangeTable)
+
+
+def write_ranges(path: Path, table: RangeTable) -> None:
+    """Write ``ranges.json``, whole or not at all."""
+    write_atomic(path, canonical_json(table))

@@ -1,0 +1,283 @@
+"""What INT8 cost, on pictures that neither trained nor calibrated anything.
+
+Verdicts and cells against FP32, picture by picture; the gates that a bundle asks for; and whether the
+CPU's rendering is faster at all.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from calibration.collect import check_size, frames_of
+from calibration.exported import Exported
+from calibration.graphs import Graph
+from calibration.sessions import Session, open_session
+from edge_sdk.arrays import Array, Floats
+from edge_sdk.documents import sha256_file
+from edge_sdk.errors import DatasetError, FormatError
+from edge_sdk.labels import Thresholds
+from edge_sdk.quality.datasets import Sample
+from edge_sdk.quality.gates import ClassRecall, Finding, Gates, Measured, all_findings, compare, verdicts
+from edge_sdk.quality.measures import average_precision, sqnr_db
+from edge_sdk.vision.decode import confidence_from_logits
+from edge_sdk.vision.preprocess import PreprocessSpec
+
+__all__ = [
+    "VERDICTS",
+    "Cost",
+    "Flip",
+    "Judged",
+    "compare_on_pictures",
+    "cpu_instructions",
+    "cpu_name",
+    "held_out",
+]
+
+VERDICTS = ("passed", "uncertain", "defective")
+_ROUNDS = 40
+_WARM_UP = 5
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A picture that INT8 judges otherwise."""
+
+    picture: str
+    label: str
+    before: str
+    after: str
+    confidence_before: float
+    confidence_after: float
+    place: int
+    """Among the pictures compared."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one rendering cost."""
+
+    rendering: str
+    """The file's name."""
+    sha256: str
+    measured: Measured
+    findings: tuple[Finding, ...]
+    """Every gate, held or not."""
+    flips: tuple[Flip, ...]
+    feature_sqnr_db: float | None
+    confidence: Floats
+    """``(N, K)`` surest cell of each class and picture."""
+    fp32_ms: float | None
+    """Median of one frame on one thread; none where speed on this machine says nothing."""
+    int8_ms: float | None
+
+    @property
+    def speedup(self) -> float | None:
+        """Times as fast as FP32 on this machine."""
+        return self.fp32_ms / self.int8_ms if self.fp32_ms and self.int8_ms else None
+
+    @property
+    def accepted(self) -> bool:
+        """Whether every gate held."""
+        return all(finding.held for finding in self.findings)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """All renderings on the same pictures."""
+
+    samples: tuple[Sample, ...]
+    confidence: Floats
+    """``(N, K)`` of FP32."""
+    verdicts: Array
+    """``(N,)`` of FP32, places in ``VERDICTS``."""
+    costs: tuple[Cost, ...]
+
+
+def held_out(samples: Sequence[Sample], calibrated_on: set[str]) -> tuple[tuple[Sample, ...], int]:
+    """Those that were not calibrated on, by their content, and how many were.
+
+    Raises:
+        DatasetError: None is left.
+    """
+    kept = tuple(sample for sample in samples if sha256_file(sample.path) not in calibrated_on)
+    if not kept:
+        raise DatasetError(
+            f"all {len(samples)} pictures were calibrated on; a report needs others: give a held-out folder"
+        )
+    return kept, len(samples) - len(kept)
+
+
+def compare_on_pictures(
+    graph: Graph,
+    renderings: Mapping[str, Path],
+    samples: Sequence[Sample],
+    spec: PreprocessSpec,
+    exported: Exported,
+    *,
+    gates: Gates | None = None,
+    progress: Callable[[], None] = lambda: None,
+) -> Judged:
+    """Run FP32 and the INT8 renderings side by side.
+
+    Args:
+        graph: FP32.
+        renderings: ``trt`` or ``cpu`` to file.
+        samples: Held-out pictures.
+        spec: What the network was trained with.
+        exported: Thresholds and classes of the line.
+        gates: By default the ones we ship.
+        progress: Called after each picture.
+
+    Raises:
+        DatasetError: There is no picture.
+        FormatError: The graph has no cells, or another size.
+    """
+    if not samples:
+        raise DatasetError("there is no picture to compare on; give a folder with at least one, better 100")
+    if "cells" not in graph.outputs:
+        raise FormatError(
+            f"the graph's outputs are {', '.join(graph.outputs)}; a verdict needs one named cells"
+        )
+    check_size(graph, spec)
+    bands, temperature = exported.bands(), exported.temperature()
+    fp32 = open_session(graph.model)
+    # TensorRT's graph is run as it is written: it stands for an engine
+    sessions = {kind: open_session(path, reference=kind == "trt") for kind, path in renderings.items()}
+    before: dict[str, list[Floats]] = {"cells": [], "feature": []}
+    after: dict[str, dict[str, list[Floats]]] = {kind: {"cells": [], "feature": []} for kind in renderings}
+    first: Floats | None = None
+    for _, frame in frames_of(samples, spec):
+        first = frame if first is None else first
+        _keep(before, fp32.run(frame))
+        for kind, session in sessions.items():
+            _keep(after[kind], session.run(frame))
+        progress()
+    assert first is not None
+    cells = np.concatenate(before["cells"])
+    confidence = confidence_from_logits(cells, temperature)
+    costs = []
+    for kind, path in renderings.items():
+        times = _interleaved(fp32, sessions[kind], first) if kind == "cpu" else (None, None)
+        other = np.concatenate(after[kind]["cells"])
+        measured = _measured(cells, other, samples, bands, temperature)
+        surest = confidence_from_logits(other, temperature).max(axis=(2, 3))
+        found = verdicts(confidence_from_logits(other, temperature), bands)
+        feature = None
+        if before["feature"]:
+            feature = sqnr_db(np.concatenate(before["feature"]), np.concatenate(after[kind]["feature"]))
+        costs.append(
+            Cost(
+                rendering=path.name,
+                sha256=sha256_file(path),
+                measured=measured,
+                findings=all_findings(measured, gates or Gates(), against="fp32"),
+                flips=_flips(measured, samples, verdicts(confidence, bands), found, confidence, surest),
+                feature_sqnr_db=feature,
+                confidence=surest,
+                fp32_ms=times[0],
+                int8_ms=times[1],
+            )
+        )
+    return Judged(tuple(samples), confidence.max(axis=(2, 3)), verdicts(confidence, bands), tuple(costs))
+
+
+def _keep(into: dict[str, list[Floats]], outputs: Mapping[str, Floats]) -> None:
+    for name in into:
+        if name in outputs:
+            into[name].append(outputs[name])
+
+
+def _measured(
+    cells: Floats, other: Floats, samples: Sequence[Sample], bands: Thresholds, temperature: Floats
+) -> Measured:
+    """The comparison, with score and recall where the pictures' labels are known."""
+    base = compare(cells, other, bands, temperature=temperature)
+    healthy = [sample.healthy for sample in samples]
+    known = np.array([one is not None for one in healthy])
+    truth = np.array([one is False for one in healthy])
+    drop = None
+    if truth.any() and (known & ~truth).any():
+        warmth = np.asarray(temperature, np.float32).reshape(-1, 1, 1)
+        scores = [(logits / warmth).max(axis=(1, 2, 3))[known] for logits in (cells, other)]
+        if np.isfinite(scores[1]).all():
+            drop = 100 * (
+                average_precision(scores[0], truth[known]) - average_precision(scores[1], truth[known])
+            )
+    found = [verdicts(confidence_from_logits(logits, temperature), bands) > 0 for logits in (cells, other)]
+    recall = {}
+    for label in sorted({sample.label for sample in samples if sample.healthy is False}):
+        of = np.array([sample.label == label for sample in samples]) & truth
+        recall[label] = ClassRecall(int(of.sum()), int(found[0][of].sum()), int(found[1][of].sum()))
+    return Measured(
+        pictures=base.pictures,
+        flips=base.flips,
+        cells_agreement=base.cells_agreement,
+        sqnr_db=base.sqnr_db,
+        score_drop_points=drop,
+        recall=recall,
+    )
+
+
+def _flips(
+    measured: Measured,
+    samples: Sequence[Sample],
+    before: Array,
+    after: Array,
+    confidence: Floats,
+    surest: Floats,
+) -> tuple[Flip, ...]:
+    return tuple(
+        Flip(
+            picture=samples[n].image,
+            label=samples[n].label,
+            before=VERDICTS[int(before[n])],
+            after=VERDICTS[int(after[n])],
+            confidence_before=float(confidence[n].max()),
+            confidence_after=float(surest[n].max()),
+            place=n,
+        )
+        for n in measured.flips
+    )
+
+
+def _interleaved(first: Session, second: Session, frame: Floats) -> tuple[float, float]:
+    """Median milliseconds of each, run in turn so that both see the same machine."""
+    took: tuple[list[float], list[float]] = ([], [])
+    for lap in range(_WARM_UP + _ROUNDS):
+        for session, times in zip((first, second), took, strict=True):
+            start = time.perf_counter()
+            session.run(frame)
+            if lap >= _WARM_UP:
+                times.append(time.perf_counter() - start)
+    return float(np.median(took[0])) * 1e3, float(np.median(took[1])) * 1e3
+
+
+def cpu_name() -> str:
+    """The processor, as the system names it."""
+    for line in _cpuinfo():
+        if line.startswith(("model name", "Model")) and ":" in line:
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def cpu_instructions() -> list[str]:
+    """The INT8 instructions that the processor has; a speed-up means little without them."""
+    wanted = ("avx2", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
+    for line in _cpuinfo():
+        if line.lower().startswith(("flags", "features")):
+            has = set(line.split(":", 1)[1].split())
+            return [name for name in wanted if name in has]
+    return []
+
+
+def _cpuinfo() -> list[str]:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
