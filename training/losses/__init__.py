@@ -1,0 +1,1 @@
+"""What training minimises: one method a file, each a function of tensors."""
