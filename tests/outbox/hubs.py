@@ -50,6 +50,7 @@ class StoringHub:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
             timeout = 20
+            disable_nagle_algorithm = True
 
             def setup(self) -> None:
                 hub.connections += 1
