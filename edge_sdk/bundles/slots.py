@@ -130,13 +130,9 @@ class Slots:
             self._remember(slot.name, _Remembered(state="installing"))
             try:
                 found = self._write(bundle, slot, trust)
-            except (OSError, EdgeError) as error:
+            except (OSError, EdgeError):
                 self._empty(slot)
-                if isinstance(error, EdgeError):
-                    raise
-                raise BundleError(
-                    f"{bundle} cannot be written to {slot.path} ({error.strerror}); make room and install it again"
-                ) from error
+                raise
             self._remember(slot.name, _Remembered(state="installed", bundle=found.id, title=found.title))
         log.info("bundle installed", extra={"slot": slot.name, "bundle": found.title})
         return self._slot(slot.name, self._read())
@@ -303,6 +299,11 @@ class Slots:
                     f"another process is installing or activating a bundle in {self.root}; try again when it is done"
                 ) from None
             yield
+        except OSError as error:
+            raise BundleError(
+                f"{self.root} cannot be written ({error.strerror}); make room on its disk, mind its rights, "
+                "and do it again"
+            ) from error
         finally:
             os.close(handle)
 

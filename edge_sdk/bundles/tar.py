@@ -145,6 +145,7 @@ class TarReader:
         name = text.decode("utf-8", "replace")
         kind = header[156:157]
         if kind not in REGULAR:
+            name = name.rstrip("/")
             what = KINDS.get(kind, f"of tar type {kind!r}")
             raise BundleDamaged(
                 f"{self._path}: {name} is {what}; a bundle holds plain files alone", member=name
