@@ -11,6 +11,7 @@ import numpy as np
 from sqlalchemy import Connection, insert, select
 
 from edge_sdk.arrays import Array
+from edge_sdk.documents import canonical_json
 from edge_sdk.errors import FormatError
 from edge_sdk.records import ItemHeader, Record, confidence_of, decode_item, read_header
 from mentoring.database import us_of
@@ -152,6 +153,12 @@ def _check_numbers(record: Record, picture: PictureKind, grid: tuple[int, int] |
     header = record.header
     if not math.isfinite(header.value):
         raise NotAcceptable(f"the item's value is {header.value}; give a finite number")
+    try:
+        text = canonical_json(header)
+    except (FormatError, UnicodeEncodeError) as error:
+        raise NotAcceptable(f"the item's header cannot be kept: {error}") from error
+    if b"\\u0000" in text:
+        raise NotAcceptable("the item's header holds a NUL character, which no database keeps; leave it out")
     if header.seq > _MOST:
         raise NotAcceptable(f"the item's seq is {header.seq}; give one below 2^63")
     if header.captured_at.tzinfo is None:

@@ -1,8 +1,9 @@
 """Where a question's cells lie on the frame.
 
 An item says which cells are asked about and in which box they lie, not how the frame was laid onto
-the network's input.  That is found again: of the two layouts there are, the one in which the cells
-fill the box.
+the network's input.  A box inside the frame is
+divided; of one that the frame's edge has cut, the layout is found again: of the two there are, the one
+in which the cells fill the box.
 """
 
 from __future__ import annotations
@@ -37,18 +38,17 @@ def rectangles_of(
     """
     if not cells:
         return [box]
-    layouts = [_inside(box, cells)]
-    if grid is not None:
-        layouts = [_stretched(grid, width, height), _letterboxed(grid, width, height), *layouts]
-    side = max(1.0, min(layouts[0][2], layouts[0][3]))
-    # the last, which divides the box itself, is exact but where the frame's edge cut the box
-    for layout in layouts:
-        found = [_cut(cell, layout, width, height) for cell in cells]
-        lefts, tops, rights, bottoms = zip(*found, strict=True)
-        around = min(lefts), min(tops), max(rights), max(bottoms)
-        if all(abs(a - b) < 0.25 * side for a, b in zip(around, box, strict=True)):
-            break
-    return found
+    layout = _inside(box, cells)
+    cut = box[0] <= 0 or box[1] <= 0 or box[2] >= width or box[3] >= height
+    if cut and grid is not None:
+        # what lies outside the frame is missing from the box, so dividing it would shift the cells
+        best = min(
+            (_letterboxed(grid, width, height), _stretched(grid, width, height)),
+            key=lambda layout: _misses(box, cells, layout, width, height),
+        )
+        if _misses(box, cells, best, width, height) < 0.25 * min(best[2:]):
+            layout = best
+    return [_cut(cell, layout, width, height) for cell in cells]
 
 
 # a layout: left and top of cell (0, 0), width and height of a cell, in frame pixels
@@ -69,6 +69,15 @@ def _inside(box: Rectangle, cells: Sequence[tuple[int, int]]) -> _Layout:
     wide = (box[2] - box[0]) / (max(columns) - min(columns) + 1)
     tall = (box[3] - box[1]) / (max(rows) - min(rows) + 1)
     return box[0] - min(columns) * wide, box[1] - min(rows) * tall, wide, tall
+
+
+def _misses(
+    box: Rectangle, cells: Sequence[tuple[int, int]], layout: _Layout, width: int, height: int
+) -> float:
+    """By how many pixels the cells would fill another box than the one they are known to fill."""
+    lefts, tops, rights, bottoms = zip(*(_cut(cell, layout, width, height) for cell in cells), strict=True)
+    around = min(lefts), min(tops), max(rights), max(bottoms)
+    return max(abs(a - b) for a, b in zip(around, box, strict=True))
 
 
 def _cut(cell: tuple[int, int], layout: _Layout, width: int, height: int) -> Rectangle:

@@ -60,7 +60,8 @@ export class Ahead {
       if (!response.ok) throw Object.assign(new Error("no questions"), { status: response.status });
       const body = await response.json();
       this._merge(body.questions);
-      this.open = body.open;
+      // what is answered here and not yet there counts as done
+      this.open = body.open - body.questions.filter((question) => this.answered.has(keyOf(question))).length;
       this.elsewhere = body.elsewhere;
       this.leaseS = body.lease_s;
       this.reached = true;
