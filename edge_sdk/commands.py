@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,6 +29,9 @@ def run(asked: argparse.Namespace) -> int:
     from edge_sdk.station import Station
 
     config = load_station(asked.station)
+    with suppress(OSError, ValueError):
+        # systemd's watchdog sends SIGQUIT: say where every thread stands, then end as usual
+        faulthandler.register(signal.SIGQUIT, file=sys.stderr, all_threads=True, chain=True)
     with _written(asked.inspections, append=True) as lines, Station.open(config) as station:
         logs.set_up(stream=sys.stderr, debug=asked.debug, file=config.state / "station.log")
         talk = Talk(every_frame=asked.verdicts)
@@ -124,8 +129,16 @@ def status(asked: argparse.Namespace) -> int:
         )
     else:
         health, why = "running", ""
-    told = {**(found or {}), "health": health, "age_s": age_s if age_s is None or age_s < 1e9 else None}
-    show(told, asked.json, lambda: status_text(config.station, health, found))
+    from edge_sdk.outbox.uploader import read_upload_state
+
+    sent = read_upload_state(config.state / "upload.json")
+    told = {
+        **(found or {}),
+        "upload": None if sent is None else asdict(sent),
+        "health": health,
+        "age_s": age_s if age_s is None or age_s < 1e9 else None,
+    }
+    show(told, asked.json, lambda: status_text(config.station, health, told))
     if why:
         raise EdgeError(why)
     return 0
@@ -171,7 +184,6 @@ def _wait_for(folder: StateFolder, model: str, wait_s: float, refused_before: ob
 def upload(asked: argparse.Namespace) -> int:
     """``edge-sdk upload``."""
     import threading
-    from dataclasses import asdict
 
     from edge_sdk.health import notify
     from edge_sdk.outbox.uploader import run_uploader
@@ -203,8 +215,6 @@ def upload(asked: argparse.Namespace) -> int:
 
 def doctor(asked: argparse.Namespace) -> int:
     """``edge-sdk doctor``: 0 where nothing is broken, warnings included."""
-    from dataclasses import asdict
-
     from edge_sdk.doctor import check_text, findings
 
     rows = findings(None if asked.station is None else Path(asked.station))

@@ -90,20 +90,25 @@ def summary_text(name: str, found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def status_text(name: str, health: str, found: Mapping[str, Any] | None) -> str:
+def status_text(name: str, health: str, found: Mapping[str, Any]) -> str:
     """A station's status for a person."""
-    if found is None or "station" not in found:
+    if "station" not in found:
         return f"{name}: {health}"
     bundle = found.get("bundle") or {}
-    lines = [
-        f"{name}: {health}, bundle {bundle.get('name')}-{bundle.get('version')} ({str(found.get('model'))[:12]})"
-    ]
+    title = f"{bundle.get('name')}-{bundle.get('version')}"
+    lines = [f"{name}: {health}, bundle {title} ({str(found.get('model'))[:12]})"]
     lines += summary_text(name, {"outbox": {}, "swaps": [], **found}).splitlines()[1:]
+    upload = found.get("upload")
+    if upload:
+        trouble = f", {upload['trouble']}" if upload["trouble"] else ""
+        lines.append(f"  upload: {upload['uploaded']} sent, {upload['waiting']} waiting{trouble}")
     fault = (found["station"].get("camera") or {}).get("fault")
     if fault:
         lines.append(f"  camera fault: {fault}")
     if found.get("refused"):
         lines.append(f"  refused bundle: {found['refused']['why']}")
+    if (found["outbox"] or {}).get("degraded"):
+        lines.append(f"  nothing can be kept: {found['outbox']['degraded']}")
     return "\n".join(lines)
 
 

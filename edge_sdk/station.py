@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from edge_sdk.bundles.slots import LINK
 from edge_sdk.cameras import open_camera
 from edge_sdk.cameras.photograph import PhotographCheck
 from edge_sdk.clock import Clock, SystemClock
@@ -80,7 +81,9 @@ class Station:
     ) -> Station:
         """Open the station that a ``station.yaml`` describes.
 
-        The bundle is verified and proved on its golden frames before this returns.
+        The bundle is verified and proved on its golden frames before this returns.  Where the settings name
+        ``bundles/current``, a bundle that is activated later is let in between two frames; a bundle's own
+        folder or file is used until the station stops.
 
         Args:
             path: The file, or settings already read.
@@ -123,7 +126,7 @@ class Station:
                 mentor = Mentor(config, judge.manifest, clock=clock)
                 opened.callback(mentor.close)
                 pipeline.after = mentor.offer
-            if not rehearsal:
+            if config.bundle.name == LINK and not rehearsal:
                 watch = BundleWatch(
                     config.bundle,
                     lambda: judge_from(config.bundle, config, clock=clock),
@@ -134,8 +137,9 @@ class Station:
                 )
                 opened.callback(watch.close)
             station = cls(config, pipeline=pipeline, camera=camera, mentor=mentor, watch=watch, clock=clock)
-            if watch is not None:
+            if not rehearsal:
                 status.start()
+            if watch is not None:
                 watch.start()
             station._closing = opened.pop_all()
         return station

@@ -24,25 +24,24 @@ log = logging.getLogger(__name__)
 
 
 def identity(path: Path) -> tuple[str, int, int] | None:
-    """Which bundle a path leads to right now, at the cost of a few system calls.
+    """Which bundle a link leads to right now, at the cost of a few system calls.
 
     Returns:
-        The folder with the inode and change time of its manifest, or the file with its own; ``None`` while
-        there is none.
+        The folder with the inode and change time of its manifest; ``None`` while there is none.
     """
     try:
         folder = path.resolve(strict=True)
-        found = (folder / "manifest.json" if folder.is_dir() else folder).stat()
+        found = (folder / "manifest.json").stat()
     except OSError:
         return None
     return str(folder), found.st_ino, found.st_mtime_ns
 
 
 class BundleWatch:
-    """Watches the path of a bundle and swaps the pipeline's judge when it leads elsewhere.
+    """Watches the link of two slots and swaps the pipeline's judge when it leads elsewhere.
 
     Args:
-        path: The bundle's path as configured, e.g. ``bundles/current``.
+        path: The link, ``bundles/current``: it is flipped by one rename and leads to whole bundles only.
         load: Opens and proves what ``path`` leads to; raises where it must not be used.
         pipeline: Where the judge is swapped.
         announce: Called with the new judge before its first frame.

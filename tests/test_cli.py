@@ -198,6 +198,32 @@ def test_status_of_a_running_station_is_read_from_its_file(place: Path, edge: An
         assert edge("status", path).out.startswith("press-3: running, bundle press-3-1 (")
 
 
+def test_status_tells_a_fault_a_refused_bundle_and_a_dead_disk() -> None:
+    found = {
+        "model": "ab" * 32,
+        "bundle": {"name": "press-3", "version": "1"},
+        "station": {
+            "frames_in": 0,
+            "outcomes": {"passed": 0},
+            "not_inspected_by": {},
+            "p50_ms": None,
+            "camera": {"fault": "no frame in 2 s"},
+        },
+        "outbox": {"put": 2, "degraded": "the disk is read-only"},
+        "refused": {"why": "press-3-2 was altered"},
+        "upload": {"uploaded": 1, "waiting": 1, "trouble": "the hub is away"},
+    }
+    assert console.status_text("press-3", "running", found).splitlines() == [
+        "press-3: running, bundle press-3-1 (abababababab)",
+        "  passed 0",
+        "  outbox: put 2",
+        "  upload: 1 sent, 1 waiting, the hub is away",
+        "  camera fault: no frame in 2 s",
+        "  refused bundle: press-3-2 was altered",
+        "  nothing can be kept: the disk is read-only",
+    ]
+
+
 def test_status_says_when_a_running_station_no_longer_writes(place: Path, edge: Any) -> None:
     path = stations.settings(place)
     folder = StateFolder(place / "state", station="press-3")
@@ -346,6 +372,17 @@ def test_upload_without_a_hub_is_asked_wrongly(place: Path, edge: Any) -> None:
     said = edge("upload", stations.settings(place, mentoring={"outbox": "./outbox"}), "--until-empty")
     assert said.code == 2
     assert "there is no hub to upload to" in said.last
+
+
+def test_upload_gives_up_on_a_hub_that_is_away_when_told_to_and_loses_nothing(place: Path, edge: Any) -> None:
+    hub = {"url": "http://127.0.0.1:9"}
+    path = stations.settings(place, mentoring={"outbox": "./outbox"}, hub=hub)
+    put = edge("run", path, "--json").json["outbox"]["put"]
+    said = edge("upload", path, "--until-empty", "--give-up-after", 0.2)
+    assert said.code == 1
+    assert "hub" in said.last
+    status = edge("status", path)
+    assert f"  upload: 0 sent, {put} waiting" in status.out
 
 
 def test_the_unexpected_is_one_line_and_a_traceback_only_on_demand(

@@ -119,6 +119,16 @@ def test_a_signal_ends_a_run_in_order_and_the_ledger_adds_up(
     assert station.status["station"]["frames_in"] == counts["frames_in"]
 
 
+def test_the_watchdogs_signal_says_where_every_thread_stands(run: Callable[..., Running]) -> None:
+    station = run()
+    station.judging()
+    station.process.send_signal(signal.SIGQUIT)
+    _, err = station.process.communicate(timeout=60)
+    assert station.process.returncode == -signal.SIGQUIT
+    assert "most recent call first" in err
+    assert "capture.py" in err
+
+
 def test_a_second_run_on_the_same_state_is_refused_in_one_sentence(run: Callable[..., Running]) -> None:
     station = run()
     station.judging()
