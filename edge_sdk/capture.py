@@ -31,6 +31,8 @@ __all__ = ["Capture", "Handover"]
 
 log = logging.getLogger(__name__)
 
+FIRST_PAUSE_S, MOST_PAUSE_S = 0.05, 2.0
+"""Between two reads of a lost camera; each pause is twice the one before."""
 LOSSLESS_DEPTH = 4
 """Frames that may wait where none may be dropped; then the camera waits."""
 
@@ -190,7 +192,7 @@ class Capture:
             self._handover.finish()
 
     def _read_all(self) -> None:
-        pause_s = 0.05
+        pause_s = FIRST_PAUSE_S
         last_index: int | None = None
         while not self._stop.is_set() and (self._frames is None or self.delivered < self._frames):
             self._returned_ns = self._clock.monotonic_ns()
@@ -211,11 +213,11 @@ class Capture:
                 self.losses += 1
                 self._note_fault(str(error))
                 self._stop.wait(pause_s)
-                pause_s = min(2.0, 2 * pause_s)
+                pause_s = min(MOST_PAUSE_S, 2 * pause_s)
                 continue
             finally:
                 self._reading = False
-            pause_s = 0.05
+            pause_s = FIRST_PAUSE_S
             if self.fault is not None:
                 log.warning("the camera delivers again", extra={"camera": frame.camera, "index": frame.index})
                 self.fault = None

@@ -180,13 +180,15 @@ class Pipeline:
         )
         until_ns = math.inf if seconds is None else self._clock.monotonic_ns() + seconds * 1e9
         self._iterated = True
+        frame: Frame | None = None
         capture.start()
         try:
             while not self._stopping and self._clock.monotonic_ns() < until_ns:
                 frame = handover.take(IDLE_S)
                 yield from self._skipped_until_now()
                 if frame is not None:
-                    yield from self._told(self._inspect(frame))
+                    taken, frame = frame, None
+                    yield from self._told(self._inspect(taken))
                 elif handover.exhausted:
                     break
                 elif not capture.stuck:
@@ -198,6 +200,8 @@ class Pipeline:
         finally:
             self._iterated = False
             capture.stop()
+            if frame is not None:  # taken, and the consumer left before its turn
+                self._drop(frame, STOPPED)
             for _ in self._leftovers(handover):
                 pass
 
@@ -281,7 +285,10 @@ class Pipeline:
 
     def _leave_queue(self, frame: Frame) -> None:
         """On the capture's thread: a frame had to leave for a newer one."""
-        reason = STOPPED if self._stopping else "queue full"
+        self._drop(frame, STOPPED if self._stopping else "queue full")
+
+    def _drop(self, frame: Frame, reason: str) -> None:
+        """Count a frame that nobody judges, and keep what is told of it: all but its picture."""
         self.ledger.left(Verdict.NOT_INSPECTED, reason)
         self._skipped.append((replace(frame, pixels=NO_PIXELS), reason))
 
@@ -295,8 +302,7 @@ class Pipeline:
     def _leftovers(self, handover: Handover) -> Iterator[Inspection]:
         """What still waits when the stream ends: told and counted, not judged."""
         while (frame := handover.take(0)) is not None:
-            self.ledger.left(Verdict.NOT_INSPECTED, STOPPED)
-            self._skipped.append((replace(frame, pixels=NO_PIXELS), STOPPED))
+            self._drop(frame, STOPPED)
         yield from self._skipped_until_now()
 
     def _complain(self, who: str, what: str, error: Exception) -> None:

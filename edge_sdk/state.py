@@ -7,8 +7,10 @@ says of a station is true even where the file is old.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
+import logging
 import os
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -19,8 +21,13 @@ from edge_sdk.errors import EdgeError
 
 __all__ = ["STALE_AFTER_S", "StateFolder", "StationBusy"]
 
+log = logging.getLogger(__name__)
+
 STALE_AFTER_S = 10.0
 """A running station that has not written for so long is hanging, or its disk is full."""
+
+
+DYING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 class StationBusy(EdgeError, RuntimeError):
@@ -43,20 +50,15 @@ class StateFolder:
         self._lock: int | None = None
 
     def hold(self) -> None:
-        """Take the lock.
+        """Take the lock.  A full or read-only disk is logged and no reason to stand still.
 
         Raises:
             StationBusy: Another process holds it.
-            EdgeError: The folder cannot be made or written.
+            EdgeError: The folder may not be made or written.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise EdgeError(
-                f"the state folder {self.path} cannot be written ({error.strerror}); "
-                "make it writable for this user, or name another one: state: FOLDER"
-            ) from error
+        lock = self._opened()
+        if lock is None:
+            return
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -66,9 +68,29 @@ class StateFolder:
                 f"station {self.station} is already run by process {holder} ({self._lock_path}); "
                 "stop that one first, or give this station a state folder of its own"
             ) from error
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        with suppress(OSError):  # a full disk: who holds it is not told, but it is held
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
         self._lock = lock
+
+    def _opened(self) -> int | None:
+        """The lock's file, made where there is none; ``None`` where the disk takes no more files."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            return os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            if error.errno not in DYING:
+                raise EdgeError(
+                    f"the state folder {self.path} cannot be written ({error.strerror}); "
+                    "make it writable for this user, or name another one: state: FOLDER"
+                ) from error
+            # inspection goes on with a disk that is full or dying; only what is written to it suffers
+            log.error(
+                "the state folder cannot be written", extra={"path": str(self.path), "reason": error.strerror}
+            )
+        with suppress(OSError):
+            return os.open(self._lock_path, os.O_RDONLY | os.O_CLOEXEC)
+        return None
 
     def release(self) -> None:
         """Let the lock go.  May be called twice."""

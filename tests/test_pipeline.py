@@ -24,6 +24,13 @@ from edge_sdk.inspections import Inspection, Timing, Verdict
 from edge_sdk.judge import Judge
 from edge_sdk.pipeline import Pipeline
 
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lost camera is read again at once."""
+    monkeypatch.setattr("edge_sdk.capture.FIRST_PAUSE_S", 0.0005)
+
+
 AT = datetime(2026, 11, 21, tzinfo=timezone.utc)
 
 
@@ -361,6 +368,44 @@ def test_swaps_under_load_lose_no_frame(swaps: list[float], takes_s: float) -> N
     models = [int(inspection.model) for inspection in judged]
     assert models == sorted(models)
     assert all(judge.closed == 1 for judge in judges[:-1])
+
+
+EVENTS = st.lists(st.sampled_from(["frame", "frame", "frame", "skip", "timeout", "lost"]), max_size=25)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    events=EVENTS,
+    lossless=st.booleans(),
+    failing=st.sets(st.integers(0, 25)),
+    stop_after=st.none() | st.integers(1, 10),
+    leave_after=st.none() | st.integers(1, 10),
+)
+def test_whatever_happens_every_frame_in_is_told_once_and_counted_once(
+    events: list[str], lossless: bool, failing: set[int], stop_after: int | None, leave_after: int | None
+) -> None:
+    script: list[Frame | Exception] = []
+    index = 0
+    for event in events:
+        index += event in ("frame", "skip")
+        if event == "frame":
+            script.append(frame(index))
+        elif event != "skip":
+            script.append(FrameTimeout("none") if event == "timeout" else CameraError("half a picture"))
+    judge = FakeJudge(fails=lambda index: RunnerError("no") if index in failing else None)
+    line = pipeline(judge, lossless=lossless, photograph=Black())
+    told: list[int] = []
+    line.listeners.append(lambda inspection: told.append(inspection.frame.index))
+    line.listeners.append(lambda inspection: line.stop() if len(told) == stop_after else None)
+    for seen, _ in enumerate(line.stream(Script(script), read_timeout_s=1.0), start=1):
+        if seen == leave_after:
+            break
+    line.close()
+    counts = adds_up(line)
+    assert len(told) == counts["frames_in"]
+    assert sorted(told) == sorted(set(told))
+    if stop_after is None and leave_after is None:
+        assert counts["frames_in"] == sum(isinstance(event, Frame) for event in script)
 
 
 def test_a_swap_is_done_while_no_frame_comes() -> None:

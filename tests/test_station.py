@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import shutil
 import threading
 import time
@@ -384,6 +386,38 @@ def test_a_state_folder_that_cannot_be_made_is_one_sentence(place: Path) -> None
         Exception, match=r"the state folder .* cannot be written \(Not a directory\); make it writable"
     ):
         Station.open(stations.settings(place, state="./file/state"))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_full_or_dying_disk_under_the_state_does_not_keep_the_line_from_starting(
+    place: Path, number: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = stations.settings(place)
+    Station.open(path).close()
+    before = (place / "state/status.json").read_bytes()
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, "no")
+
+    real_open = os.open
+
+    def read_only(path: Any, flags: int, *more: Any, **other: Any) -> int:
+        if flags & os.O_CREAT:
+            refuse()
+        return real_open(path, flags, *more, **other)
+
+    with monkeypatch.context() as broken:
+        broken.setattr("edge_sdk.state.os.open", read_only)
+        broken.setattr("edge_sdk.health.os.replace", refuse)
+        with caplog.at_level(logging.WARNING), Station.open(path) as station:
+            assert len(list(station)) == 9
+            with pytest.raises(StationBusy):
+                Station.open(path)
+    assert (place / "state/status.json").read_bytes() == before
+    assert {record.message for record in caplog.records} == {
+        "the state folder cannot be written",
+        "the state file cannot be written",
+    }
 
 
 def test_a_station_may_be_closed_twice_and_its_own_camera_with_it(place: Path) -> None:
