@@ -229,6 +229,8 @@ class _Folder:
         self.what = str(path)
         self._path = path.resolve()
         self.sizes: dict[str, int] = {}
+        if not (self._path / MANIFEST).is_file():
+            return
         for folder, folders, files in os.walk(self._path):
             if Path(folder) == self._path and BESIDE in folders:
                 folders.remove(BESIDE)

@@ -10,6 +10,9 @@ from __future__ import annotations
 import math
 import os
 import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -26,10 +29,13 @@ if TYPE_CHECKING:
     from edge_sdk.clock import Clock
     from edge_sdk.config import CameraConfig
 
-__all__ = ["bgr8", "import_cv2", "open_stream_camera", "open_v4l2_camera", "redacted"]
+__all__ = ["bgr8", "import_cv2", "open_options", "open_stream_camera", "open_v4l2_camera", "redacted"]
 
 FFMPEG_OPTIONS = "rtsp_transport;tcp|fflags;nobuffer"
 """TCP, because lost UDP packets arrive as torn pictures; no buffer, or the first frame is a second old."""
+OPTIONS_VARIABLE = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+FILE_WAIT_S = 30.0
+"""How long the opening of a file waits for streams that are being opened."""
 
 
 def import_cv2() -> ModuleType:
@@ -38,7 +44,6 @@ def import_cv2() -> ModuleType:
     Raises:
         MissingPackage: It is not installed.
     """
-    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", FFMPEG_OPTIONS)
     # One camera that accepts a connection and says nothing would hold up the opening of all others.
     os.environ.setdefault("OPENCV_FFMPEG_IS_THREAD_SAFE", "1")
     # A dying stream makes the decoder print a line a macroblock; what matters is in our errors.
@@ -54,6 +59,45 @@ def import_cv2() -> ModuleType:
     if quiet and hasattr(cv2, "utils") and hasattr(cv2.utils, "logging"):
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
     return cv2
+
+
+class _OpenOptions:
+    """FFmpeg's options, which OpenCV takes from the environment of the whole process at every open.
+
+    They are there only while streams are being opened: with ``nobuffer`` a file would lose the frames
+    it is probed with.  What somebody else wrote there is left alone.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._streams = 0
+        self._ours = False
+
+    @contextmanager
+    def for_stream(self) -> Iterator[None]:
+        with self._changed:
+            if not self._streams and OPTIONS_VARIABLE not in os.environ:
+                os.environ[OPTIONS_VARIABLE] = FFMPEG_OPTIONS
+                self._ours = True
+            self._streams += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._streams -= 1
+                if not self._streams and self._ours:
+                    os.environ.pop(OPTIONS_VARIABLE, None)
+                    self._ours = False
+                self._changed.notify_all()
+
+    @contextmanager
+    def for_file(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._ours, FILE_WAIT_S)
+            yield
+
+
+open_options = _OpenOptions()
 
 
 def bgr8(picture: Array, *, what: str) -> Image:
@@ -88,11 +132,13 @@ def bgr8(picture: Array, *, what: str) -> Image:
 
 
 def redacted(uri: str) -> str:
-    """The uri without user and password, for logs and errors."""
+    """The uri without user, password and query, for logs and errors."""
     scheme, separator, rest = uri.partition("://")
+    if not separator:
+        return uri
+    rest, query, _ = rest.partition("?")
     authority, slash, path = rest.partition("/")
-    host = authority.rpartition("@")[2]
-    return f"{scheme}{separator}{host}{slash}{path}" if separator else uri
+    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}{'?…' if query else ''}"
 
 
 class CaptureStream:
@@ -169,7 +215,8 @@ def _connect(uri: str, config: CameraConfig, cv2: ModuleType) -> CaptureStream:
         cv2.CAP_PROP_N_THREADS,
         1,
     ]
-    capture = _opened(cv2, uri, cv2.CAP_FFMPEG, parameters, what=what)
+    with open_options.for_stream():
+        capture = _opened(cv2, uri, cv2.CAP_FFMPEG, parameters, what=what)
     if capture is None:
         raise CameraLost(
             f"{what} does not answer; is the camera on, and are address, path and password right?"

@@ -53,8 +53,11 @@ class PhotographCheck:
         if reason is not None:
             return reason
         samples = _samples(frame.pixels)
-        frozen = self._frozen(frame, samples)
-        return self._unlit(samples) or frozen
+        reason = self._unlit(samples)
+        if reason is not None:
+            self._samples = None
+            return reason
+        return self._frozen(frame, samples)
 
     judge = fault
 
@@ -84,10 +87,11 @@ class PhotographCheck:
 
     def _frozen(self, frame: Frame, samples: Array) -> str | None:
         now_ns = frame.captured_ns or self._clock.monotonic_ns()
-        digest: int | None = None
+        lasted_s = (now_ns - self._since_ns) / 1e9
         alike = self._samples is not None and np.array_equal(samples, self._samples)
-        if alike:
-            # The samples may miss what moves; the second such frame is read whole.
+        digest: int | None = None
+        if alike and self._alike + 2 >= self._config.frozen_frames and lasted_s > self._config.frozen_s / 2:
+            # Something may move between the samples: before a frame is called frozen it is read whole.
             digest = zlib.crc32(np.ascontiguousarray(frame.pixels).data)
             alike = self._digest is None or digest == self._digest
         self._digest = digest
@@ -97,7 +101,6 @@ class PhotographCheck:
             self._alike = 1
             return None
         self._alike += 1
-        lasted_s = (now_ns - self._since_ns) / 1e9
         if self._alike >= self._config.frozen_frames and lasted_s > self._config.frozen_s:
             return f"the camera is frozen: {self._alike} identical frames in {lasted_s:.1f} s"
         return None

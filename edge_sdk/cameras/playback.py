@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
-import numpy as np
-
 from edge_sdk.arrays import Image
 from edge_sdk.cameras.base import CameraCounters
-from edge_sdk.cameras.opencv import bgr8, import_cv2
-from edge_sdk.errors import CameraError, EndOfFrames, FrameTimeout
+from edge_sdk.cameras.opencv import bgr8, import_cv2, open_options
+from edge_sdk.errors import CameraError, DatasetError, EndOfFrames, FrameTimeout
 from edge_sdk.frames import Frame
+from edge_sdk.quality.pictures import read_picture
 
 if TYPE_CHECKING:
     from edge_sdk.clock import Clock
@@ -132,7 +131,8 @@ class Video:
     def _open(self) -> Any:
         cv2 = import_cv2()
         backend = cv2.CAP_FFMPEG if cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG) else cv2.CAP_ANY
-        capture = cv2.VideoCapture(self.what, backend)
+        with open_options.for_file():
+            capture = cv2.VideoCapture(self.what, backend)
         if not capture.isOpened():
             capture.release()
             size = self._path.stat().st_size
@@ -286,7 +286,11 @@ def _natural(path: Path) -> list[tuple[int, int, str]]:
 
 
 def _read_picture(path: Path) -> Image:
-    cv2 = import_cv2()
+    """The picture as data sets and training read it, but never half of one.
+
+    Raises:
+        CameraError: It is missing, cut short, or no picture.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -294,12 +298,9 @@ def _read_picture(path: Path) -> Image:
     if not _is_whole(data):
         raise CameraError(f"{path} is cut short ({len(data)} bytes); it is skipped")
     try:
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
-    except cv2.error:
-        picture = None
-    if picture is None:
-        raise CameraError(f"{path} is no picture that can be read ({len(data)} bytes); it is skipped")
-    return bgr8(picture, what=str(path))
+        return read_picture(path)
+    except DatasetError as error:
+        raise CameraError(f"{error}; it is skipped") from error
 
 
 def _is_whole(data: bytes) -> bool:

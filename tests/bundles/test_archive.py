@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from edge_sdk.bundles import open_bundle
 from edge_sdk.bundles.archive import verify_bundle
 from edge_sdk.documents import canonical_json, sha256_hex
-from edge_sdk.errors import BundleDamaged, BundleError, BundleUntrusted, ConfigError
+from edge_sdk.errors import BundleDamaged, BundleError, BundleUntrusted, ConfigError, MissingPackage
 from tests.bundles.making import Key, Parts, npz, put_folder, put_tar, seal
 
 Put = Callable[[Parts], Path]
@@ -95,6 +96,18 @@ def test_a_foreign_signature_under_a_trusted_keys_name_is_found(
     with pytest.raises(BundleDamaged) as caught:
         open_bundle(put(parts), trust=trust)
     assert f"manifest.json is not what key {key.id[:12]} signed" in str(caught.value)
+
+
+def test_a_missing_cryptography_is_said_with_the_line_that_installs_it(
+    put: Put, signed: Parts, trust: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "cryptography"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingPackage) as caught:
+        open_bundle(put(signed), trust=trust)
+    assert str(caught.value) == (
+        "signed bundles need the package cryptography, which is not installed; pip install 'edge-sdk[ota]'"
+    )
 
 
 def test_one_trusted_signature_of_several_is_enough(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
@@ -14,7 +15,7 @@ import pytest
 
 from edge_sdk.cameras import open_camera, opencv
 from edge_sdk.cameras.opencv import bgr8, open_options, redacted
-from edge_sdk.errors import CameraError, CameraLost, MissingPackage
+from edge_sdk.errors import CameraError, CameraLost, FrameTimeout, MissingPackage
 from edge_sdk.testing import drawn_picture
 from tests.cameras.pictures import folder_of, settings, video_of
 
@@ -162,6 +163,39 @@ def test_a_missing_device_is_one_clear_sentence() -> None:
     with pytest.raises(CameraError) as caught:
         open_camera("v4l2:///dev/video97", settings())
     assert str(caught.value).startswith("there is no camera /dev/video97; this machine has ")
+
+
+def test_a_device_that_does_not_open_is_one_clear_sentence() -> None:
+    """OpenCV's own answer: ``/dev/null`` is a device and no camera."""
+    camera = open_camera("v4l2:///dev/null", settings(open_timeout_s=0.01))
+    said = ""
+    for _ in range(100):
+        try:
+            with suppress(FrameTimeout):
+                camera.read(1.0)
+        except CameraLost as lost:
+            said = str(lost)
+            break
+    assert said == ("/dev/null does not open; is it plugged in, and may this user read it (group video)?")
+    camera.close()
+
+
+def test_opening_and_closing_files_leaves_no_handle_behind(tmp_path: Path) -> None:
+    folder_of(tmp_path / "f", 2)
+    video = video_of(tmp_path / "line.avi")
+    handles = Path("/proc/self/fd")
+
+    def once() -> None:
+        for uri in (f"file:{video}", f"file:{tmp_path / 'f'}"):
+            camera = open_camera(uri, settings(pace="max"))
+            camera.read(1.0)
+            camera.close()
+
+    once()
+    before = len(list(handles.iterdir()))
+    for _ in range(100):
+        once()
+    assert len(list(handles.iterdir())) == before
 
 
 def test_a_file_is_no_device(tmp_path: Path) -> None:
