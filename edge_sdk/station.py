@@ -19,6 +19,7 @@ from edge_sdk.cameras.photograph import PhotographCheck
 from edge_sdk.clock import Clock, SystemClock
 from edge_sdk.config import StationConfig, load_station
 from edge_sdk.documents import utc_text
+from edge_sdk.errors import ConfigError
 from edge_sdk.health import Heartbeat, StatusWriter
 from edge_sdk.inspections import Inspection
 from edge_sdk.judge import Judge
@@ -101,6 +102,11 @@ class Station:
         """
         config = path if isinstance(path, StationConfig) else load_station(path)
         clock = clock or SystemClock()
+        if config.verdicts and not rehearsal:
+            raise ConfigError(
+                f"verdicts[0].to is {config.verdicts[0].to!r}, which nothing here answers to; leave verdicts out and "
+                "send them from the program that embeds the station: station.on_verdict(...)"
+            )
         with ExitStack() as opened:
             folder = StateFolder(config.state, station=config.station)
             if not rehearsal:

@@ -71,7 +71,8 @@ class BundleWatch:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="edge-sdk-bundles", daemon=True)
         self.swaps: list[dict[str, Any]] = []
-        """What was brought in: ``at``, ``from``, ``to`` (ids), ``name``, ``frames_lost``."""
+        """What was brought in: ``at``, ``from``, ``to`` (ids), ``name``, and ``frames_lost``: those that were not
+        inspected, for whatever reason, from the moment the new bundle was seen until it judged."""
         self.refused: dict[str, Any] | None = None
         """The last bundle that was not brought in, ``at`` and ``why``; ``None`` after a good one."""
 
@@ -91,6 +92,7 @@ class BundleWatch:
         if found is None or found == self._seen:
             return
         self._seen = found
+        before = self._pipeline.ledger.snapshot()["outcomes"]["not_inspected"]
         try:
             judge = self._load()
         except Exception as error:
@@ -105,7 +107,6 @@ class BundleWatch:
             self.refused = None
             return
         self._announce(judge)
-        before = self._pipeline.ledger.snapshot()["outcomes"]["not_inspected"]
         left = self._pipeline.swap(judge)
         lost = self._pipeline.ledger.snapshot()["outcomes"]["not_inspected"] - before
         self.refused = None

@@ -183,6 +183,10 @@ def test_a_rehearsal_beside_the_running_station_holds_and_writes_nothing(place: 
         ({"mentoring": {"control_share": 1.5}}, r"mentoring.control_share is 1.5; give at most 1"),
         ({"pipeline": {"policy": "newest"}}, r"pipeline.policy is \"newest\"; give 'latest' or 'lossless'"),
         ({"trust": None}, r"trust is missing; name the public keys"),
+        (
+            {"verdicts": [{"to": "modbus://10.0.0.5:502"}]},
+            r"verdicts\[0\].to is 'modbus://10.0.0.5:502', which nothing here answers to; leave verdicts out",
+        ),
     ],
 )
 def test_a_wrong_setting_is_told_with_its_place(place: Path, section: dict[str, Any], told: str) -> None:
