@@ -1,7 +1,7 @@
 """The hub as a station sees it: one keep-alive connection, two requests.
 
 ``PUT /v1/items/{sha256}`` sends an item; its address is its digest, so a repeat changes nothing.
-``POST /v1/have`` asks which of many the hub lacks, after a long time offline.
+``POST /v1/have``, a list of digests, asks which of them the hub lacks, after a long time offline.
 
 A certificate is always verified; a plant's own authority is added to the system's store, or named in the
 environment variable ``SSL_CERT_FILE``.  Plain ``http://`` is for this machine and for hubs without a token: a
@@ -144,7 +144,7 @@ class HubClient:
             HubRefused: It does not answer this question.
             HubError: The hub cannot be reached, or broke off.
         """
-        body = json.dumps({"items": list(items)}).encode()
+        body = json.dumps(list(items)).encode()
         reply, text = self._request("POST", "/v1/have", body, {"Content-Type": "application/json"})
         if reply.status == 200:
             try:

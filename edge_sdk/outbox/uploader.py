@@ -213,7 +213,7 @@ class Uploader:
             self._resend(item, reply)
         elif reply.status in (401, 403):
             raise self._refusal("does not take this station's token", reply)
-        elif reply.status == 429:
+        elif reply.status in (408, 429):
             raise _HubBusy(_line(f"{self._hub.url} is busy", reply), reply)
         elif reply.status >= 500:
             raise _HubBusy(_line(f"{self._hub.url} cannot take items now", reply), reply)

@@ -61,8 +61,8 @@ class StoringHub:
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                hub.asked.append(body["items"])
-                missing = [item for item in body["items"] if not (hub.folder / item).exists()]
+                hub.asked.append(body)
+                missing = [item for item in body if not (hub.folder / item).exists()]
                 hub.answer(self, 200, {"Content-Type": "application/json"}, json.dumps({"missing": missing}).encode())
 
             def log_message(self, format: str, *args: object) -> None:
