@@ -163,7 +163,7 @@ def test_the_data_set_file_of_the_how_to_is_taken(tmp_path: Path) -> None:
 
     (shown,) = blocks(ROOT / "docs" / "how-to" / "add-a-data-set.md", "yaml")
     (tmp_path / "dataset.yaml").write_text(shown, encoding="utf-8")
-    assert read_yaml(tmp_path / "dataset.yaml", DatasetFile)
+    assert read_yaml(tmp_path / "dataset.yaml", DatasetFile).title == "Castings, two shifts"
 
 
 def test_decisions_are_numbered_without_a_gap_and_listed() -> None:
