@@ -75,7 +75,7 @@ def replay(asked: argparse.Namespace) -> int:
         _written(asked.out, append=False) as lines,
         Station.open(config, camera=camera, rehearsal=True) as station,
     ):
-        talk = Talk(every_frame=False)
+        talk = Talk(timed=False)
         with _stopped_by_signals(station.stop):
             for inspection in station:
                 talk.about(inspection, station.summary)

@@ -21,8 +21,9 @@ REPORT_S = 10.0
 class Talk:
     """The lines on stderr while frames go by; none of it is worth a late verdict."""
 
-    def __init__(self, *, every_frame: bool) -> None:
+    def __init__(self, *, every_frame: bool = False, timed: bool = True) -> None:
         self._every_frame = every_frame
+        self._timed = timed
         self._live = sys.stderr.isatty() and not every_frame
         self._next_s = time.monotonic() + (LIVE_S if self._live else REPORT_S)
         self._open_line = False
@@ -38,7 +39,9 @@ class Talk:
             return
         self._next_s = time.monotonic() + (LIVE_S if self._live else REPORT_S)
         counts = summary()["station"]
-        speed = "" if counts["fps"] is None else f", {counts['fps']:g} a second, p99 {counts['p99_ms']:g} ms"
+        speed = ""
+        if self._timed and counts["fps"] is not None:
+            speed = f", {counts['fps']:g} a second, p99 {counts['p99_ms']:g} ms"
         line = f"{counts['frames_in']} frames: {outcomes_text(counts)}{speed}"
         if self._live:
             sys.stderr.write(f"\r{line}\033[K")
