@@ -14,7 +14,6 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -121,7 +120,7 @@ class Operator:
             mask = None if found is None or not found.any() else self.canvas.mask(found)
         grids = {tuple(question["grid"]) for question in questions if question.get("grid")}
         truth = {grid: self._cells(mask, grid) for grid in grids} if mask is not None else {}
-        return say(sample.healthy, truth, questions, classes=self.dataset.classes)
+        return say(sample.healthy, truth, questions, classes=self.dataset.classes, label=sample.label)
 
     def _cells(self, mask: Array, grid: tuple[int, ...]) -> dict[str, Array]:
         """Which cells are defective, by class."""
@@ -138,6 +137,7 @@ def say(
     questions: Sequence[dict[str, Any]],
     *,
     classes: Sequence[str],
+    label: str | None = None,
 ) -> list[Said]:
     """What a careful person says of the questions about one picture.
 
@@ -146,19 +146,21 @@ def say(
         truth: By grid and class the ``(h, w)`` bool map of defective cells; empty where no mask was drawn.
         questions: As ``GET /v1/next`` sends them.
         classes: In the order of the set.
+        label: Class of the picture as a whole, named where there are several.
 
     Returns:
         One entry a question; of a picture without a mask first one for the picture as a whole.
     """
     if healthy is None:
         return [Said(question["question"], "unsure") for question in questions]
+    whole_class = label if len(classes) > 1 else None
     if not healthy and not truth:
-        whole = [Said(None, "confirm")]
+        whole = [Said(None, "confirm", whole_class)]
         return whole + [Said(q["question"], "unsure") for q in questions if q["question"] is not None]
     found = []
     for question in questions:
         if question["question"] is None:
-            found.append(Said(None, "infirm" if healthy else "confirm"))
+            found.append(Said(None, "infirm") if healthy else Said(None, "confirm", whole_class))
             continue
         cells = question["cells"]
         maps = truth.get(tuple(question["grid"] or ()), {})
@@ -193,7 +195,7 @@ def answer_all(
     expected: int,
     timeout_s: float,
     watch: Callable[[], None] = lambda: None,
-    shots: Path | None = None,
+    seen: Callable[[bytes, list[dict[str, Any]], list[Said]], None] = lambda picture, questions, said: None,
 ) -> dict[str, int]:
     """Answer until every item that is expected has come and no question is open.
 
@@ -203,7 +205,7 @@ def answer_all(
         expected: How many items the station will send in all.
         timeout_s: The longest to wait for them.
         watch: Called between two leases; raises where a process has died.
-        shots: File that one asked question is kept in, with its picture, for the report.
+        seen: Told of every picture with its questions and what was said of them.
 
     Returns:
         How many of each answer were given.
@@ -228,12 +230,11 @@ def answer_all(
         answers = []
         for item, questions in by_item.items():
             picture = hub.get(f"/v1/pictures/{item}")
-            for said in operator.say(operator.recognise(picture), questions):
-                answers.append(_answer(item, said))
-                given[said.answer] += 1
-            if shots is not None and not shots.exists():
-                shots.write_bytes(picture)
-                shots.with_suffix(".json").write_text(json.dumps(questions), encoding="utf-8")
+            said = operator.say(operator.recognise(picture), questions)
+            seen(picture, questions, said)
+            for one in said:
+                answers.append(_answer(item, one))
+                given[one.answer] += 1
         hub.post("/v1/answers", answers)
 
 

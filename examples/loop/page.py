@@ -71,7 +71,7 @@ class PageExtras:
     compared: tuple[Compared, ...] = ()
     planes: tuple[Plane, ...] = ()
     latencies_ms: tuple[float, ...] = ()
-    question: QuestionShot | None = None
+    questions: tuple[QuestionShot, ...] = ()
     command: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     attribution: str = ""

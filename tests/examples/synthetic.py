@@ -113,7 +113,10 @@ def made_up_extras() -> PageExtras:
         ),
         planes=(plane("Before", 9, 1.92), plane("After mentoring", 1, 0.61)),
         latencies_ms=tuple((5 + generator.gamma(2, 1.3, 900)).tolist()),
-        question=QuestionShot(_jpeg(0, cells=True), "One of the questions: is this ink? The operator infirmed it."),
+        questions=(
+            QuestionShot(_jpeg(0, cells=True), "Ink here? The model was 61 % sure; the operator confirmed it."),
+            QuestionShot(_jpeg(0, cells=True), "Ink here? The model was 83 % sure; it was a false alarm."),
+        ),
         command="make demo",
         versions={"python": "3.11", "onnxruntime": "1.27"},
     )  # fmt: skip

@@ -87,3 +87,8 @@ def test_the_mask_of_a_picture_decides_which_cells_are_defective(tmp_path):
     # the picture is 32 x 24, so it fills columns 0 to 63 and rows 8 to 55; its upper left corner is torn
     asked = [question((0, 0), (1, 0), number=0), question((3, 3), number=1)]
     assert [said.answer for said in operator.say(0, asked)] == ["confirm", "infirm"]
+
+
+def test_of_several_classes_the_whole_picture_is_confirmed_as_its_own():
+    said = say(False, {}, [question(number=None)], classes=["blot", "tear"], label="tear")
+    assert said == [Said(None, "confirm", "tear")]

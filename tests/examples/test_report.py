@@ -162,7 +162,7 @@ def test_the_page_needs_nothing_from_outside_and_its_tags_are_closed():
     links.feed(page())
     assert not links.outside
     assert not links.open
-    assert links.pictures == 13
+    assert links.pictures == 14
     assert "@import" not in page() and "url(" not in page() and "<script" not in page()
 
 
