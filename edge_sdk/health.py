@@ -39,7 +39,7 @@ class Ledger:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._frames_in = 0
-        self._outcomes = {verdict: 0 for verdict in Verdict}
+        self._outcomes = dict.fromkeys(Verdict, 0)
         self._not_inspected_by: dict[str, int] = {}
         self._late = 0
 
@@ -210,7 +210,9 @@ class StatusWriter:
         every_s: Seconds between two writings.
     """
 
-    def __init__(self, path: Path, snapshot: Callable[[], Mapping[str, Any]], *, every_s: float = 1.0) -> None:
+    def __init__(
+        self, path: Path, snapshot: Callable[[], Mapping[str, Any]], *, every_s: float = 1.0
+    ) -> None:
         self._path = path
         self._snapshot = snapshot
         self._every_s = every_s
@@ -243,5 +245,6 @@ class StatusWriter:
         except Exception as error:
             self.refused += 1
             if self.refused == 1:
-                log.warning("the state file cannot be written", exc_info=error, extra={"path": str(self._path)})
-
+                log.warning(
+                    "the state file cannot be written", exc_info=error, extra={"path": str(self._path)}
+                )

@@ -18,7 +18,11 @@ from edge_sdk.health import LATENCY_BOUNDS_MS, Heartbeat, Latencies, Ledger, Sta
 from edge_sdk.inspections import Verdict
 
 
-@given(st.lists(st.tuples(st.sampled_from(list(Verdict)), st.sampled_from(["queue full", "runner failed: a", ""]))))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(list(Verdict)), st.sampled_from(["queue full", "runner failed: a", ""]))
+    )
+)
 def test_every_frame_in_is_one_outcome(frames: list[tuple[Verdict, str]]) -> None:
     ledger = Ledger()
     for verdict, reason in frames:
@@ -61,7 +65,12 @@ def test_the_ledger_adds_up_under_several_threads() -> None:
     for thread in threads:
         thread.join()
     counts = ledger.snapshot()
-    assert counts["frames_in"] == counts["outcomes"]["not_inspected"] == counts["not_inspected_by"]["queue full"] == 2000
+    assert (
+        counts["frames_in"]
+        == counts["outcomes"]["not_inspected"]
+        == counts["not_inspected_by"]["queue full"]
+        == 2000
+    )
 
 
 @given(st.lists(st.floats(0, 5000), min_size=1, max_size=200))
@@ -116,7 +125,9 @@ def test_systemd_hears_us_on_both_kinds_of_socket(systemd: tuple[socket.socket, 
     assert receiver.recv(100) == b"READY=1"
 
 
-def test_the_first_beat_says_ready_and_beats_are_not_sent_too_often(systemd: tuple[socket.socket, str]) -> None:
+def test_the_first_beat_says_ready_and_beats_are_not_sent_too_often(
+    systemd: tuple[socket.socket, str],
+) -> None:
     receiver, address = systemd
     heart = Heartbeat(address=address, watchdog_us=2_000_000)
     for now_ns in (0, 100_000_000, 499_000_000, 500_000_000, 600_000_000):
@@ -152,7 +163,9 @@ def test_the_writer_writes_at_start_and_for_the_last_time_at_close(tmp_path: Pat
     assert json.loads((tmp_path / "status.json").read_text()) == {"n": 1}
 
 
-def test_a_disk_that_refuses_is_counted_and_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_disk_that_refuses_is_counted_and_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     writer = StatusWriter(tmp_path / "missing" / "status.json", dict, every_s=3600)
     with caplog.at_level(logging.WARNING):
         writer.start()
