@@ -51,7 +51,7 @@ class Gates:
     sqnr_graph_db: float = 20.0
     """Two correct runtimes of one INT8 graph are 20 to 36 dB apart: rounding flips downstream."""
     score_drop_points: float = 1.0
-    """How much of the score (AP or Dice, in points of 100) may be lost."""
+    """How much of the score (AP or Dice, in points of 100) may be lost; a picture's worth always may."""
     recall_drop_points: float = 0.5
     """How much recall any class may lose, in points of 100; one picture is always allowed."""
     weak_below: int = 100
@@ -176,8 +176,8 @@ def all_findings(measured: Measured, gates: Gates, *, against: Against) -> tuple
         # not (a < b) would let NaN pass
         rows.append(("sqnr_db", measured.sqnr_db, limit, measured.sqnr_db >= limit, text))
     if measured.score_drop_points is not None:
-        drop, limit = measured.score_drop_points, gates.score_drop_points
-        text = f"the score falls by {drop:.2f} points; at most {limit:g} may be lost"
+        drop, limit = measured.score_drop_points, max(gates.score_drop_points, 100 / n)
+        text = f"the score falls by {drop:.2f} points; at most {limit:.3g} may be lost"
         rows.append(("score_drop", drop, limit, drop <= limit, text))
     for name, seen in sorted(measured.recall.items()):
         if not seen.pictures:

@@ -1,0 +1,1 @@
+"""From a checkpoint to what a station runs: torch to ONNX, and all parts to one signed bundle."""

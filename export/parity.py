@@ -1,0 +1,70 @@
+"""Whether the graph computes what the network computes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from onnx import ModelProto
+from torch import nn
+
+from calibration.exported import ParityRow
+from calibration.sessions import open_session
+from edge_sdk.vision.preprocess import PreprocessSpec
+from export.graph import ExportError, Named
+
+__all__ = ["BATCHES", "check_parity"]
+
+BATCHES = (1, 2, 5)
+"""1 is the station's, 2 the exporter's example; the third is any other."""
+_RELATIVE = 1e-4
+"""Of the greatest magnitude of an output: two correct runtimes sum in other orders."""
+
+
+def check_parity(
+    network: nn.Module, model: ModelProto, spec: PreprocessSpec, *, batches: Sequence[int] = BATCHES
+) -> tuple[ParityRow, ...]:
+    """Compare graph and network on the same random frames.
+
+    Args:
+        network: That was exported.
+        model: That was written.
+        spec: Height and width.
+        batches: Sizes of N to try.
+
+    Returns:
+        A row for each batch size and output.
+
+    Raises:
+        ExportError: They differ by more than rounding.
+    """
+    session = open_session(model)
+    named = Named(network, session.outputs).eval()
+    random = np.random.default_rng(0)
+    rows = []
+    for batch in batches:
+        frame = random.normal(size=(batch, 3, spec.height, spec.width)).astype(np.float32)
+        with torch.no_grad():
+            given = [value.numpy() for value in named(torch.from_numpy(frame))]
+        found = session.run(frame)
+        for name, reference in zip(session.outputs, given, strict=True):
+            if found[name].shape != reference.shape:
+                raise ExportError(
+                    f"at batch {batch} the graph's {name} is {found[name].shape}, the network's {reference.shape}; "
+                    "the graph does not follow the batch"
+                )
+            if not np.isfinite(reference).all():
+                raise ExportError(
+                    f"the network's {name} is not finite on ordinary frames; is the checkpoint sound?"
+                )
+            difference = float(np.abs(found[name] - reference).max(initial=0))
+            allowed = _RELATIVE * max(1.0, float(np.abs(reference).max(initial=0)))
+            rows.append(ParityRow(batch=batch, output=name, greatest_difference=difference, allowed=allowed))
+            # not (a <= b): NaN differs too
+            if not difference <= allowed:
+                raise ExportError(
+                    f"at batch {batch} the graph's {name} differs from the network's by {difference:.3g}, more than "
+                    f"{allowed:.3g}; the export is wrong, do not use it"
+                )
+    return tuple(rows)
