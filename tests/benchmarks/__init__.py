@@ -1,0 +1,1 @@
+"""The one format of every stated figure."""
