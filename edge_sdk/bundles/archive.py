@@ -119,7 +119,8 @@ class Bundle:
         """The golden frames and what the reference gave for them.
 
         ``golden/frames.npz`` holds ``frames (N, H, W, 3)``, or an array a picture in the order of their
-        names where they differ in size; ``golden/expected.npz`` an array ``(N, …)`` for every output.
+        names where they differ in size; ``golden/expected.npz`` an array ``(N, …)`` for every output of the
+        FP32 graph, and of a rendering's as ``cells.int8-cpu``.
 
         Raises:
             BundleError: The bundle has none, or they do not fit together.

@@ -34,6 +34,8 @@ __all__ = ["bgr8", "import_cv2", "open_options", "open_stream_camera", "open_v4l
 FFMPEG_OPTIONS = "rtsp_transport;tcp|fflags;nobuffer"
 """TCP, because lost UDP packets arrive as torn pictures; no buffer, or the first frame is a second old."""
 OPTIONS_VARIABLE = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+ERRORS_ONLY = 2
+"""Of OpenCV's log levels."""
 FILE_WAIT_S = 30.0
 """How long the opening of a file waits for streams that are being opened."""
 
@@ -56,8 +58,10 @@ def import_cv2() -> ModuleType:
             "this camera needs OpenCV, which is not installed; pip install 'edge-sdk[cpu]', or on a Jetson "
             "apt-get install nvidia-opencv"
         ) from error
-    if quiet and hasattr(cv2, "utils") and hasattr(cv2.utils, "logging"):
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+    if quiet:
+        # Version 5 moved it.
+        setter = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel
+        setter(ERRORS_ONLY)
     return cv2
 
 

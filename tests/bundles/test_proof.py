@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_sdk.arrays import Array
 from edge_sdk.bundles import Bundle, open_bundle, prove
 from edge_sdk.bundles.proof import measure
 from edge_sdk.errors import GateError, RunnerError
 from edge_sdk.runners import open_runner
 from edge_sdk.testing import FakeRunner
-from tests.bundles.making import Parts, npz, put_folder, seal
+from tests.bundles.making import Parts, npz, put_folder, put_tar, seal
 from tests.runners.graphs import cells_graph
 
 
@@ -34,6 +35,22 @@ def test_a_graph_that_judges_otherwise_is_refused_with_sentences(bundle: Bundle,
     findings = prove(bundle, runner)
     assert {finding.gate for finding in findings} >= {"agreement", "cells_agreement", "sqnr_db"}
     assert "2 of 4 pictures got another verdict than from FP32; at most 1 may" in findings[0].sentence
+
+
+def test_a_rendering_is_also_held_to_its_own_golden_outputs(tmp_path: Path, plain: Parts) -> None:
+    """A processor whose INT8 arithmetic saturates may still agree with FP32 well enough."""
+    bundle = open_bundle(put_folder(plain, tmp_path / "plain"), trust="unsigned")
+    cells = bundle.golden().expected["cells"]
+    runner = open_runner(bundle.model_path("cpu"))
+
+    def proved_with(own: Array) -> list[str]:
+        parts = seal({**plain, "golden/expected.npz": npz(**{"cells": cells, "cells.int8-cpu": own})})
+        renewed = open_bundle(put_tar(parts, tmp_path / "b.bundle"), trust="unsigned")
+        return [finding.gate for finding in prove(renewed, runner, against="fp32", role="int8-cpu")]
+
+    assert proved_with(cells * np.float32(1.0025)) == []
+    assert proved_with(cells * np.float32(1.3)) == ["sqnr_db"]
+    runner.close()
 
 
 def test_an_engine_that_gives_no_numbers_does_not_pass(bundle: Bundle) -> None:

@@ -121,7 +121,7 @@ def test_a_camera_that_is_away_at_first_is_found_when_it_comes(tmp_path: Path) -
     server = rtsp_server(codec="mjpeg")
     server.start()
     server.kill()
-    camera = open_camera(server.uri, settings(server.uri, open_timeout_s=0.2))
+    camera = open_camera(server.uri, settings(server.uri, open_timeout_s=2.0))
     assert isinstance(camera, LiveCamera)
     assert said_until_lost(camera) == (
         f"{server.uri} does not answer; is the camera on, and are address, path and password right?"
