@@ -36,16 +36,16 @@ def test_a_killed_installer_leaves_a_whole_bundle_judging(tmp_path: Path, plain:
     slots = Slots(root)
     slots.activate(slots.install(shipped[0], trust="unsigned"))
     drawn = random.Random(0)
-    activated = 0
-    for _ in range(8):
+    for turn in range(8):
         process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, str(root), *map(str, shipped)], stdout=subprocess.PIPE, text=True
         )
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
+        if turn % 2:
+            assert process.stdout.readline() == "activated\n"
         time.sleep(drawn.uniform(0, 0.15))
         process.kill()
-        activated += process.stdout.read().count("activated")
         process.stdout.close()
         process.wait()
         fresh = Slots(root)
@@ -53,6 +53,5 @@ def test_a_killed_installer_leaves_a_whole_bundle_judging(tmp_path: Path, plain:
         idle = fresh.idle()
         if idle.state != "installing" and idle.state != "empty":
             assert open_bundle(idle.path, trust="unsigned").title == idle.title
-    assert activated > 0, "some were cut off between two swaps"
     slots.activate(slots.install(shipped[1], trust="unsigned"))
     assert open_bundle(slots.link, trust="unsigned").title == "press-3-2"
