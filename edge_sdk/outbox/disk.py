@@ -17,7 +17,7 @@ from pathlib import Path
 from edge_sdk.documents import utc_text
 from edge_sdk.errors import OutboxBusy, OutboxError
 
-__all__ = ["Disk", "FolderLock", "append_durably", "blocks", "write_durably"]
+__all__ = ["Disk", "FolderLock", "append_durably", "blocks", "disk_trouble", "write_durably"]
 
 BLOCK = 4096
 """What a file takes at least on the usual file systems."""
@@ -110,6 +110,13 @@ def append_durably(disk: Disk, path: Path, line: bytes) -> None:
         disk.fsync_folder(path.parent)
 
 
+def disk_trouble(folder: Path, done: str, error: OSError) -> OutboxError:
+    """The sentence for a disk that refused; ``done`` as in "could not be written"."""
+    return OutboxError(
+        f"{folder} could not be {done} ({error.strerror or error}); nothing acknowledged is lost: see to the disk"
+    )
+
+
 class FolderLock:
     """One process at a time, by ``flock`` on a file that says who holds it.
 
@@ -178,5 +185,3 @@ class FolderLock:
         finally:
             os.close(descriptor)
         return False
-
-

@@ -151,7 +151,9 @@ class HubClient:
                 return {str(name) for name in json.loads(text)["missing"]}
             except (ValueError, KeyError, TypeError):
                 pass
-        raise HubRefused(f"{self.url} does not say what it has ({reply.status}); send everything", status=reply.status)
+        raise HubRefused(
+            f"{self.url} does not say what it has ({reply.status}); send everything", status=reply.status
+        )
 
     def _request(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[Reply, str]:
         headers = {**headers, **self._authorization()}
@@ -159,7 +161,12 @@ class HubClient:
         while True:
             try:
                 response = self._pool.urlopen(
-                    method, self._path + path, body=body, headers=headers, redirect=False, preload_content=False
+                    method,
+                    self._path + path,
+                    body=body,
+                    headers=headers,
+                    redirect=False,
+                    preload_content=False,
                 )
                 data = response.read(REPLY_BYTES)
                 if response.read(1):

@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,6 +134,12 @@ class Index:
         rows = [(item,) for item in ids]
         self._change(lambda run: run.executemany("DELETE FROM items WHERE id = ?", rows))
 
+    def forget(self, ids: Collection[str]) -> None:
+        """Remove rows if the index can be written now; a row without its file is dropped when it is next met."""
+        with suppress(sqlite3.Error):
+            if ids:
+                self.remove(ids)
+
     def ids(self) -> set[str]:
         return {row[0] for row in self._rows("SELECT id FROM items")}
 
@@ -155,7 +161,9 @@ class Index:
 
         def lease(run: sqlite3.Connection) -> list[str]:
             found = [row[0] for row in run.execute(WAITING, (now, count))]
-            run.executemany("UPDATE items SET leased_until = ? WHERE id = ?", [(until, item) for item in found])
+            run.executemany(
+                "UPDATE items SET leased_until = ? WHERE id = ?", [(until, item) for item in found]
+            )
             return found
 
         return self._change(lease)

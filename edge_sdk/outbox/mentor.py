@@ -70,7 +70,9 @@ class Mentor:
         self._station = config.station
         self._clock = clock or SystemClock()
         self._draw = draw
-        self._budget = Budget(self._config.questions_per_shift, shift_h=self._config.shift_h, clock=self._clock)
+        self._budget = Budget(
+            self._config.questions_per_shift, shift_h=self._config.shift_h, clock=self._clock
+        )
         self._gate = DuplicateGate()
         self._judges: dict[str, tuple[Labels, Thresholds]] = {}
         self._handed: Counter[str] = Counter()
@@ -80,7 +82,9 @@ class Mentor:
         self._seq = 0
         self._degraded: str | None = None
         self._failing: set[str] = set()
-        self._waiting: queue.SimpleQueue[tuple[Inspection, bool] | threading.Event | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[tuple[Inspection, bool] | threading.Event | None] = (
+            queue.SimpleQueue()
+        )
         self._bytes_in = self._bytes_out = 0
         self._offering = threading.Lock()
         """Taken by offers alone, which meet here only where several threads inspect."""
@@ -284,8 +288,12 @@ class Mentor:
         if kind not in self._failing:
             self._failing.add(kind)
             expected = isinstance(error, EdgeError)
-            log.warning("frames are not kept", exc_info=None if expected else error, extra={"error": str(error)})
+            log.warning(
+                "frames are not kept", exc_info=None if expected else error, extra={"error": str(error)}
+            )
 
 
 def _bytes(inspection: Inspection) -> int:
-    return inspection.frame.pixels.nbytes + (0 if inspection.confidence is None else inspection.confidence.nbytes)
+    return inspection.frame.pixels.nbytes + (
+        0 if inspection.confidence is None else inspection.confidence.nbytes
+    )

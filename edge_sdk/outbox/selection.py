@@ -47,7 +47,12 @@ class Choice:
 
 
 def choice(
-    verdict: Verdict, *, confidence: float, questions: int, band: tuple[float, float], control_share: float | None
+    verdict: Verdict,
+    *,
+    confidence: float,
+    questions: int,
+    band: tuple[float, float],
+    control_share: float | None,
 ) -> Choice | None:
     """Why a frame is queued, if it is.
 
@@ -96,7 +101,10 @@ def strongest(inspection: Inspection, thresholds: Thresholds) -> tuple[float, tu
         return 0.0, (float(thresholds.pass_below[0]), float(thresholds.defective_from[0]))
     surest = int(np.argmax(found.confidence))
     k = int(found.classes[surest])
-    return float(found.confidence[surest]), (float(thresholds.pass_below[k]), float(thresholds.defective_from[k]))
+    return float(found.confidence[surest]), (
+        float(thresholds.pass_below[k]),
+        float(thresholds.defective_from[k]),
+    )
 
 
 class Budget:

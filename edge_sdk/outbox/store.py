@@ -15,12 +15,11 @@ The station writes and gives up, the uploader leases and releases: two processes
 
 from __future__ import annotations
 
-import errno
 import logging
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,9 +28,10 @@ from types import TracebackType
 from edge_sdk.clock import Clock, SystemClock
 from edge_sdk.errors import OutboxError, OutboxFull
 from edge_sdk.outbox.boots import next_boot
-from edge_sdk.outbox.disk import Disk, FolderLock, blocks
+from edge_sdk.outbox.disk import Disk, FolderLock, disk_trouble
 from edge_sdk.outbox.index import Entry, Index
 from edge_sdk.outbox.items import ItemFolder, OutboxCounts, entry_from_header, look
+from edge_sdk.outbox.room import Room
 from edge_sdk.outbox.tombstones import CONTROL, Tombstone, Tombstones
 from edge_sdk.records import Record, encode_item, item_id
 
@@ -42,9 +42,7 @@ log = logging.getLogger(__name__)
 RecordId = str
 """sha256 of the item file, 64 lower-case hex digits."""
 
-MIB = 1024 * 1024
 RESCAN_S = 30.0
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -86,9 +84,10 @@ class Outbox:
             OutboxError: The folder cannot be made or written to.
         """
         if not (writing or sending):
-            raise OutboxError(f"{folder} is opened for nothing; give writing=True or sending=True, or use look()")
+            raise OutboxError(
+                f"{folder} is opened for nothing; give writing=True or sending=True, or use look()"
+            )
         self._folder = folder
-        self._limit = int(limit_mib * MIB)
         self._clock = clock or SystemClock()
         self._disk = disk or Disk()
         self._items = ItemFolder(folder, self._disk)
@@ -108,10 +107,18 @@ class Outbox:
             if writing:
                 self._counters["orphans"] = self._items.clean()
             self._index = Index(folder, self._items.entries)
+            self._room = Room(
+                folder,
+                items=self._items,
+                index=self._index,
+                tombstones=self._tombstones,
+                limit_mib=limit_mib,
+                clock=self._clock,
+            )
         except BaseException as error:
             self._let_go()
             if isinstance(error, OSError) and not isinstance(error, OutboxError):
-                raise self._trouble("opened", error) from error
+                raise disk_trouble(folder, "opened", error) from error
             raise
         with suppress(sqlite3.Error):
             if not self._index.rebuilt:
@@ -120,7 +127,9 @@ class Outbox:
                 self._index.end_leases()
         if writing:
             self.boot_id = next_boot(folder / "boots", latest=self._latest_boot(), disk=self._disk)
-            self._tombstones.void({stone.item for stone in self._tombstones.read() if stone.item in self._items})
+            self._tombstones.void(
+                {stone.item for stone in self._tombstones.read() if stone.item in self._items}
+            )
 
     def __enter__(self) -> Outbox:
         return self
@@ -140,8 +149,13 @@ class Outbox:
     def counters(self) -> dict[str, int]:
         """What this process has ``put``, ``evicted``, ``sent`` and ``quarantined``; ``orphans`` cleaned, index
         ``rebuilt``."""
-        own = {name: self._counters[name] for name in ("put", "evicted", "sent", "orphans")}
-        return {**own, "quarantined": self._items.set_aside_count, "rebuilt": self._index.rebuilt}
+        found = {name: self._counters[name] for name in ("put", "sent", "orphans")}
+        elsewhere = {
+            "evicted": self._room.evicted,
+            "quarantined": self._items.set_aside_count,
+            "rebuilt": self._index.rebuilt,
+        }
+        return found | elsewhere
 
     def counts(self) -> OutboxCounts:
         """How much waits, lies aside, and was given up of the control sample; cheap enough to ask every second."""
@@ -172,13 +186,15 @@ class Outbox:
         with self._lock:
             self._index_the_unindexed()
             try:
-                if entry.id not in self._items:
-                    self._make_room(entry)
-                self._write(entry, data)
+                self._room.keep(entry, data)
+            except OutboxFull:
+                self.lost(entry.stratum, entry.probability, why="no room", item=entry.id)
+                raise
             except OSError as error:
-                full = isinstance(error, OutboxFull)
-                self.lost(entry.stratum, entry.probability, why="no room" if full else "failed", item=entry.id)
-                raise error if isinstance(error, OutboxError) else self._trouble("written", error) from error
+                self.lost(entry.stratum, entry.probability, why="failed", item=entry.id)
+                if isinstance(error, OutboxError):
+                    raise
+                raise disk_trouble(self._folder, "written", error) from error
             # from here on the item is kept, whatever becomes of the index
             self._counters["put"] += 1
             self._unindexed[entry.id] = entry
@@ -243,9 +259,9 @@ class Outbox:
                     continue
                 gone.append(name)
                 self._leases.pop(name, None)
-            self._forget(gone)
+            self._index.forget(gone)
         if trouble is not None:
-            raise self._trouble("emptied", trouble) from trouble
+            raise disk_trouble(self._folder, "emptied", trouble) from trouble
 
     def release(self, ids: Iterable[RecordId], *, after_s: float = 0.0) -> None:
         """Give leased items back, to be offered again once ``after_s`` has passed."""
@@ -265,17 +281,21 @@ class Outbox:
         with self._lock:
             self._items.set_aside(name, why)
             self._leases.pop(name, None)
-            self._forget([name])
+            self._index.forget([name])
 
     # -- opening ---------------------------------------------------------------------------------
 
     def _take_places(self) -> None:
         if self._writing:
             advice = "stop it, or give this station an outbox of its own (mentoring.outbox)"
-            self._locks.append(FolderLock(self._folder / "writer.lock", doing="is already written by", advice=advice))
+            self._locks.append(
+                FolderLock(self._folder / "writer.lock", doing="is already written by", advice=advice)
+            )
         if self._sending:
             advice = "let it finish, or stop it first"
-            self._locks.append(FolderLock(self._folder / "sender.lock", doing="is already uploaded by", advice=advice))
+            self._locks.append(
+                FolderLock(self._folder / "sender.lock", doing="is already uploaded by", advice=advice)
+            )
 
     def _let_go(self) -> None:
         while self._locks:
@@ -296,93 +316,15 @@ class Outbox:
     def _rescan_due(self) -> bool:
         return self._clock.monotonic_ns() - self._scanned_ns > RESCAN_S * 1e9
 
-    # -- writing and giving up -------------------------------------------------------------------
-
-    def _write(self, entry: Entry, data: bytes) -> None:
-        while True:
-            try:
-                return self._items.write(entry.id, data)
-            except OSError as error:
-                if error.errno not in FULL:
-                    raise
-                # someone else has filled the disk: what is worth less than this makes room for it
-                if not self._give_up(entry, need=entry.bytes):
-                    raise OutboxFull(
-                        f"the disk of {self._folder} is full, and nothing of less value waits in the outbox; "
-                        "free some space"
-                    ) from error
-
-    def _make_room(self, entry: Entry) -> None:
-        if self._used() + entry.bytes <= self._limit:
-            return
-        self._items.drop_aside()
-        short = self._used() + entry.bytes - self._limit
-        if short > 0 and not self._give_up(entry, need=short):
-            raise OutboxFull(
-                f"{self._folder} is full ({self._used() / MIB:.1f} of {self._limit / MIB:g} MiB) and nothing in it is "
-                f"worth less than this record ({entry.value:g}); see why nothing is uploaded, or raise "
-                "mentoring.outbox_mib"
-            )
-
-    def _used(self) -> int:
-        try:
-            items = self._index.totals().bytes
-        except sqlite3.Error:
-            items = look(self._folder).bytes
-        return items + self._index.bytes() + blocks(self._tombstones.bytes()) + self._items.aside_bytes()
-
-    def _give_up(self, entry: Entry, *, need: int) -> bool:
-        """Remove items that rank under ``entry`` until ``need`` bytes are free; so much or nothing."""
-        watched = FolderLock.held(self._folder / "sender.lock")
-        now = self._clock.monotonic_ns() if watched else None
-        for victims in self._least_first(entry, now):
-            if sum(victim.bytes for victim in victims) >= need:
-                self._evict(victims, need)
-                return True
-        return False
-
-    def _least_first(self, entry: Entry, now: int | None) -> Iterator[list[Entry]]:
-        """Longer and longer lists of what could be given up for ``entry``, the least first."""
-        count, found = 16, 16
-        while found == count:
-            count *= 4
-            try:
-                victims = self._index.least(count, below=entry.rank, now=now)
-            except sqlite3.Error:
-                return
-            found = len(victims)
-            gone = [victim.id for victim in victims if victim.id not in self._items]
-            self._forget(gone)
-            yield [victim for victim in victims if victim.id not in gone]
-
-    def _evict(self, victims: list[Entry], need: int) -> None:
-        for victim in victims:
-            if need <= 0:
-                break
-            if victim.stratum == CONTROL:
-                self._tombstones.add(Tombstone(CONTROL, victim.probability, "evicted", victim.id))
-            try:
-                self._items.remove(victim.id)
-            except OSError as error:
-                raise self._trouble("emptied", error) from error
-            self._forget([victim.id])
-            self._counters["evicted"] += 1
-            need -= victim.bytes
-        self._tombstones.flush()
-
     def _index_the_unindexed(self) -> None:
         if self._unindexed:
             try:
                 self._index.add(self._unindexed.values())
                 self._unindexed.clear()
             except sqlite3.Error as error:
-                log.warning("index not written yet", extra={"items": len(self._unindexed), "error": str(error)})
-
-    def _forget(self, ids: Iterable[RecordId]) -> None:
-        names = list(ids)
-        if names:
-            with suppress(sqlite3.Error):  # a row without its file is found and dropped when it is next met
-                self._index.remove(names)
+                log.warning(
+                    "index not written yet", extra={"items": len(self._unindexed), "error": str(error)}
+                )
 
     # -- handing out -----------------------------------------------------------------------------
 
@@ -401,7 +343,9 @@ class Outbox:
         try:
             found = self._index.waiting(count + len(self._leases), now=self._clock.monotonic_ns())
         except sqlite3.Error as error:
-            raise OutboxError(f"the index of {self._folder} does not answer ({error}); trying again helps") from error
+            raise OutboxError(
+                f"the index of {self._folder} does not answer ({error}); trying again helps"
+            ) from error
         return [name for name in found if name not in self._leases][:count]
 
     def _read(self, name: RecordId) -> Item | None:
@@ -409,7 +353,7 @@ class Outbox:
         if data is not None:
             return Item(name, data)
         self._leases.pop(name, None)
-        self._forget([name])
+        self._index.forget([name])
         return None
 
     def _latest_boot(self) -> str:
@@ -422,10 +366,3 @@ class Outbox:
     def _need(self, has: bool, place: str) -> None:
         if not has or not self._locks:
             raise OutboxError(f"{self._folder} is not open for {place}; open it with {place}=True")
-
-    def _trouble(self, done: str, error: OSError) -> OutboxError:
-        return OutboxError(
-            f"{self._folder} could not be {done} ({error.strerror or error}); "
-            "nothing acknowledged is lost: see to the disk"
-        )
-

@@ -70,7 +70,9 @@ class Tombstones:
             append_durably(self._disk, self._path, b"\n" + lines if self._torn else lines)
         except OSError as error:
             self._torn = True
-            log.warning("tombstone not written yet", extra={"count": len(self._unwritten), "error": str(error)})
+            log.warning(
+                "tombstone not written yet", extra={"count": len(self._unwritten), "error": str(error)}
+            )
             return
         self._torn = False
         self._unwritten = []
@@ -138,7 +140,12 @@ def _ends_torn(path: Path) -> bool:
 
 
 def _line(stone: Tombstone) -> bytes:
-    value = {"stratum": stone.stratum, "probability": stone.probability, "why": stone.why, "count": stone.count}
+    value = {
+        "stratum": stone.stratum,
+        "probability": stone.probability,
+        "why": stone.why,
+        "count": stone.count,
+    }
     if stone.item:
         value["item"] = stone.item
     return canonical_json(value) + b"\n"

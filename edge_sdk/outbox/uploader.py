@@ -91,15 +91,21 @@ def run_uploader(
         HubError: After ``give_up_after_s``; and with ``until_empty``, when all that is left was refused by the hub.
     """
     if config.hub is None:
-        raise ConfigError("there is no hub to upload to; write a section hub, e.g. hub: {url: https://hub.plant}")
+        raise ConfigError(
+            "there is no hub to upload to; write a section hub, e.g. hub: {url: https://hub.plant}"
+        )
     if config.mentoring is None:
-        raise ConfigError("the station has no outbox; write a section mentoring, e.g. mentoring: {outbox: ./outbox}")
+        raise ConfigError(
+            "the station has no outbox; write a section mentoring, e.g. mentoring: {outbox: ./outbox}"
+        )
     clock = clock or SystemClock()
     with (
         HubClient(config.hub.url, token_file=config.hub.token_file, clock=clock) as hub,
         Outbox(config.mentoring.outbox, sending=True, clock=clock) as outbox,
     ):
-        uploader = Uploader(outbox, hub, state_path=config.state / "upload.json", clock=clock, stop=stop, say=say)
+        uploader = Uploader(
+            outbox, hub, state_path=config.state / "upload.json", clock=clock, stop=stop, say=say
+        )
         return uploader.run(until_empty=until_empty, give_up_after_s=give_up_after_s)
 
 
@@ -340,14 +346,18 @@ class Uploader:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(self._path, json.dumps(found, indent=1).encode() + b"\n")
 
-    def _pause(self, seconds: float, *, give_up_after_s: float | None = None, error: HubError | None = None) -> None:
+    def _pause(
+        self, seconds: float, *, give_up_after_s: float | None = None, error: HubError | None = None
+    ) -> None:
         end_ns = self._clock.monotonic_ns() + round(seconds * 1e9)
         while not self._stop.is_set():
             now = self._clock.monotonic_ns()
             if error is not None and give_up_after_s is not None and self._away_ns is not None:
                 if now - self._away_ns >= give_up_after_s * 1e9:
                     waiting = self._outbox.counts().waiting
-                    raise HubError(f"{error}; {waiting} waiting stay in the outbox, upload again later") from error
+                    raise HubError(
+                        f"{error}; {waiting} waiting stay in the outbox, upload again later"
+                    ) from error
             if (left_s := (end_ns - now) / 1e9) <= 0:
                 return
             self._clock.sleep(min(left_s, 0.25))

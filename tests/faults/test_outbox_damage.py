@@ -102,7 +102,9 @@ def test_an_index_that_the_other_process_replaced_is_followed(tmp_path: Path) ->
     assert name in offered(tmp_path)
 
 
-def test_a_put_whose_index_row_fails_is_kept_and_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_put_whose_index_row_fails_is_kept_and_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = FakeClock()
     with Outbox(tmp_path, writing=True) as station, Outbox(tmp_path, sending=True, clock=clock) as uploader:
         with monkeypatch.context() as broken:
@@ -114,7 +116,9 @@ def test_a_put_whose_index_row_fails_is_kept_and_found(tmp_path: Path, monkeypat
             name = station.put(record(0))
         assert uploader.lease(5, for_s=60) == ()
         clock.advance(31)
-        assert [item.id for item in uploader.lease(5, for_s=60)] == [name], "the uploader looks into the folder"
+        assert [item.id for item in uploader.lease(5, for_s=60)] == [name], (
+            "the uploader looks into the folder"
+        )
         station.put(record(1))
         assert station.counts().waiting == 2
 

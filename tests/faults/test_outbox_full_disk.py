@@ -26,7 +26,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "disk"
     folder.mkdir()
     size = ["-o", "size=3m", "tmpfs", str(folder)]
-    mounted = subprocess.run(["mount", "-t", "tmpfs", *size], capture_output=True, check=False).returncode == 0
+    mounted = (
+        subprocess.run(["mount", "-t", "tmpfs", *size], capture_output=True, check=False).returncode == 0
+    )
     need("the right to mount a file system (root)", found=mounted)
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
@@ -113,7 +115,10 @@ def test_a_disk_that_is_read_only_is_told(small_disk: Path) -> None:
     with pytest.raises(OutboxError) as refused:
         Outbox(small_disk / "outbox", writing=True)
     lock = small_disk / "outbox" / "writer.lock"
-    assert str(refused.value) == f"{lock} cannot be opened (Read-only file system); is the disk there and writable?"
+    assert (
+        str(refused.value)
+        == f"{lock} cannot be opened (Read-only file system); is the disk there and writable?"
+    )
     subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
 
 

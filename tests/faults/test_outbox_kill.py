@@ -91,7 +91,9 @@ def test_a_station_killed_while_it_puts_loses_nothing_that_was_acknowledged(tmp_
     assert not list((tmp_path / "items").glob(".*"))
 
 
-def test_with_both_killed_and_connections_cut_every_acknowledged_item_reaches_the_hub_once(tmp_path: Path) -> None:
+def test_with_both_killed_and_connections_cut_every_acknowledged_item_reaches_the_hub_once(
+    tmp_path: Path,
+) -> None:
     lot = random.Random(2)
     folder = tmp_path / "outbox"
     kept: set[str] = set()

@@ -83,7 +83,9 @@ def test_one_failing_call_loses_nothing_that_was_acknowledged(tmp_path: Path, er
         with Outbox(folder, sending=True) as outbox:
             items = {item.id for item in outbox.lease(100, for_s=1)}
         # gone is what was sent and what was given up, and that is the least valuable
-        assert set(done.kept[done.evicted :]) - done.sent <= items, f"{calls[failing]} failed as call {failing}"
+        assert set(done.kept[done.evicted :]) - done.sent <= items, (
+            f"{calls[failing]} failed as call {failing}"
+        )
         assert items == whole_items(folder)
     assert raised > 10
 

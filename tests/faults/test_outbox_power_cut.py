@@ -72,7 +72,9 @@ def lay_out(folder: Path, files: dict[tuple[str, str], bytes], index: bytes | No
 
 
 @pytest.mark.parametrize("in_order", [True, False], ids=["journal", "posix"])
-def test_a_power_cut_at_any_moment_loses_nothing_that_was_acknowledged(fast_path: Path, in_order: bool) -> None:
+def test_a_power_cut_at_any_moment_loses_nothing_that_was_acknowledged(
+    fast_path: Path, in_order: bool
+) -> None:
     calls = recorded_run(fast_path / "run")
     last_index = (fast_path / "run" / "index-0001.sqlite").read_bytes()
     lot = random.Random(11 + in_order)
@@ -95,8 +97,6 @@ def test_a_power_cut_at_any_moment_loses_nothing_that_was_acknowledged(fast_path
         assert not list((fast_path / "cut" / "items").glob(".*"))
 
 
-
-
 @pytest.mark.parametrize("forgotten", ["fsync", "fsync_folder"])
 def test_the_explorer_finds_a_forgotten_fsync(tmp_path: Path, forgotten: str) -> None:
     disk = RecordingDisk(tmp_path)
@@ -105,5 +105,9 @@ def test_the_explorer_finds_a_forgotten_fsync(tmp_path: Path, forgotten: str) ->
     careless = [call for call in disk.calls if call.kind != forgotten]
     lot = random.Random(3)
     whole = {("items", "a"): b"x" * 3000}
-    assert all(after_power_cut(disk.calls, lot, in_order=order) == whole for order in (True, False) for _ in range(50))
+    assert all(
+        after_power_cut(disk.calls, lot, in_order=order) == whole
+        for order in (True, False)
+        for _ in range(50)
+    )
     assert any(after_power_cut(careless, lot, in_order=False) != whole for _ in range(50))

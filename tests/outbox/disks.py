@@ -141,9 +141,7 @@ class RecordingDisk(Disk):
         self._call("unlink", path)
 
 
-def after_power_cut(
-    calls: list[Call], lot: random.Random, *, in_order: bool
-) -> dict[tuple[str, str], bytes]:
+def after_power_cut(calls: list[Call], lot: random.Random, *, in_order: bool) -> dict[tuple[str, str], bytes]:
     """What may stand on the disk when the power goes after ``calls``.
 
     Names that were not followed by an fsync of their folder are there or not: any of them (what POSIX promises), or,

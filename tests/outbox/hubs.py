@@ -63,7 +63,9 @@ class StoringHub:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 hub.asked.append(body)
                 missing = [item for item in body if not (hub.folder / item).exists()]
-                hub.answer(self, 200, {"Content-Type": "application/json"}, json.dumps({"missing": missing}).encode())
+                hub.answer(
+                    self, 200, {"Content-Type": "application/json"}, json.dumps({"missing": missing}).encode()
+                )
 
             def log_message(self, format: str, *args: object) -> None:
                 pass
@@ -95,7 +97,9 @@ class StoringHub:
 
     @property
     def items(self) -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in self.folder.iterdir() if not path.name.startswith(".")}
+        return {
+            path.name: path.read_bytes() for path in self.folder.iterdir() if not path.name.startswith(".")
+        }
 
     def answer(
         self, handler: BaseHTTPRequestHandler, status: int, headers: dict[str, str], body: bytes = b""

@@ -49,7 +49,9 @@ def inspected(
         detections=detections,
         verdict=verdict,
         reason="as told",
-        questions=tuple(Question(0, confidence, (8.0, 8.0, 24.0, 16.0), ((1, 1), (1, 2))) for _ in range(questions)),
+        questions=tuple(
+            Question(0, confidence, (8.0, 8.0, 24.0, 16.0), ((1, 1), (1, 2))) for _ in range(questions)
+        ),
         confidence=np.full((1, 4, 4), confidence, np.float32),
         model=model,
     )

@@ -57,7 +57,9 @@ def test_a_hub_that_does_not_say_what_it_has_is_told_of(hub: StoringHub) -> None
     assert refused.value.status == 404
 
 
-def test_the_token_is_read_at_every_request_and_only_its_holder_is_let_in(hub: StoringHub, tmp_path: Path) -> None:
+def test_the_token_is_read_at_every_request_and_only_its_holder_is_let_in(
+    hub: StoringHub, tmp_path: Path
+) -> None:
     hub.token = "s3cret"
     token = tmp_path / "token"
     token.write_text("wrong\n")

@@ -34,7 +34,8 @@ def manifest(*classes: str, version: str = "1") -> Manifest:
         line="new",
         classes=classes,
         thresholds=tuple(
-            ClassThresholds(class_name=name, boundary=0.5, pass_below=0.25, defective_from=0.75) for name in classes
+            ClassThresholds(class_name=name, boundary=0.5, pass_below=0.25, defective_from=0.75)
+            for name in classes
         ),
         preprocess=PreprocessSpec(width=64, height=64, mean=(0, 0, 0), std=(1, 1, 1)),
         postprocess=PostprocessSpec(cell_px=16),
@@ -95,7 +96,10 @@ def test_an_uncertain_frame_is_kept_with_all_that_an_operator_and_a_training_nee
     header = record.header
     assert (header.station, header.camera, header.seq) == ("press-3", "left", 0)
     assert (header.reason, header.stratum, header.value, header.inclusion_probability) == (
-        "uncertain", "uncertain", 1.0, 1.0,
+        "uncertain",
+        "uncertain",
+        1.0,
+        1.0,
     )
     assert header.model == manifest_id(manifest("crack"))
     assert [question.class_name for question in header.questions] == ["crack"]
@@ -193,7 +197,9 @@ def test_a_full_hand_over_refuses_and_counts_and_does_not_wait(
     assert mentor.drain(30)
     found = mentor.snapshot()
     assert found["refused"] == taken.count(False)
-    assert found["tombstones"] == {"not put": taken.count(False)}, "they had been drawn for the control sample"
+    assert found["tombstones"] == {"not put": taken.count(False)}, (
+        "they had been drawn for the control sample"
+    )
 
 
 def test_the_hand_over_is_bounded_in_bytes_too(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,7 +251,9 @@ def test_a_station_without_an_outbox_has_no_mentor(tmp_path: Path) -> None:
     )
 
 
-def test_a_disk_that_cannot_be_written_stops_no_inspection_and_is_tried_again(opened: Open, tmp_path: Path) -> None:
+def test_a_disk_that_cannot_be_written_stops_no_inspection_and_is_tried_again(
+    opened: Open, tmp_path: Path
+) -> None:
     (tmp_path / "outbox").write_text("in the way")
     clock = FakeClock()
     mentor = opened(clock=clock)

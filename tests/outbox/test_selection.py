@@ -82,7 +82,9 @@ def test_the_strongest_detection_brings_the_band_of_its_class() -> None:
         defective_from=np.array([0.75, 0.875], np.float32),
     )
     found = Detections(
-        np.zeros((2, 4), np.float32), np.array([0, 1], np.int32), np.array([0.25, 0.625], np.float32),
+        np.zeros((2, 4), np.float32),
+        np.array([0, 1], np.int32),
+        np.array([0.25, 0.625], np.float32),
         np.zeros((0, 3), np.int32),
     )
     assert strongest(inspected(detections=found), thresholds) == (0.625, (0.5, 0.875))

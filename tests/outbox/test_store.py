@@ -165,7 +165,9 @@ def test_a_second_writer_is_refused_and_told_who_has_it(tmp_path: Path) -> None:
     assert str(refused.value).startswith(f"{tmp_path} is already written by process ")
     assert " on " in str(refused.value)
     assert " since 20" in str(refused.value)
-    assert str(refused.value).endswith("; stop it, or give this station an outbox of its own (mentoring.outbox)")
+    assert str(refused.value).endswith(
+        "; stop it, or give this station an outbox of its own (mentoring.outbox)"
+    )
     with Outbox(tmp_path, writing=True):
         pass
 
@@ -204,7 +206,9 @@ def test_a_process_that_was_killed_holds_no_place(tmp_path: Path) -> None:
         "import sys, os, pathlib; from edge_sdk.outbox import Outbox;"
         "Outbox(pathlib.Path(sys.argv[1]), writing=True); print('in', flush=True); os.kill(os.getpid(), 9)"
     )
-    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=False
+    )
     assert done.stdout == "in\n", done.stderr
     assert "process" in (tmp_path / "writer.lock").read_text()
     with Outbox(tmp_path, writing=True):

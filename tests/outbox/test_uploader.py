@@ -179,7 +179,9 @@ def test_an_item_that_is_damaged_here_is_set_aside(bench: Callable[..., Bench]) 
     assert b.said[0] == f"item {b.names[0][:12]} is damaged on this disk and was set aside"
 
 
-def test_an_item_that_the_hub_will_not_have_lets_the_others_go_first_and_is_kept(bench: Callable[..., Bench]) -> None:
+def test_an_item_that_the_hub_will_not_have_lets_the_others_go_first_and_is_kept(
+    bench: Callable[..., Bench],
+) -> None:
     def never(name: str) -> Reply | None:
         return Reply(422, "at odds") if name == b.names[0] else None
 
@@ -260,7 +262,9 @@ def test_a_state_that_cannot_be_read_begins_anew(tmp_path: Path, content: str) -
     assert read_upload_state(tmp_path / "upload.json") in (None, UploadState())
 
 
-def test_a_stop_ends_the_run_after_the_item_under_way_and_gives_the_others_back(bench: Callable[..., Bench]) -> None:
+def test_a_stop_ends_the_run_after_the_item_under_way_and_gives_the_others_back(
+    bench: Callable[..., Bench],
+) -> None:
     def last(name: str) -> None:
         b.stop.set()
 
@@ -325,5 +329,8 @@ def test_without_a_hub_or_an_outbox_there_is_nothing_to_upload(tmp_path: Path) -
 
 
 def test_a_second_uploader_is_refused(tmp_path: Path) -> None:
-    with Outbox(tmp_path / "outbox", sending=True), pytest.raises(OutboxBusy, match="is already uploaded by process"):
+    with (
+        Outbox(tmp_path / "outbox", sending=True),
+        pytest.raises(OutboxBusy, match="is already uploaded by process"),
+    ):
         run_uploader(station(tmp_path, url=URL))
