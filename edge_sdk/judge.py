@@ -89,7 +89,7 @@ class Judge:
             timing=Timing(frame.captured_ns or taken_ns, taken_ns, inferred_ns, decided_ns),
             questions=asked,
             confidence=confidence,
-            feature=None if feature is None else np.array(feature[0], np.float32),
+            feature=None if feature is None else np.asarray(feature[0], np.float32),
             model=self.model,
         )
 

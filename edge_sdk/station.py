@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Station"]
 
+KEEP_S = 8.0
+"""For what waits for the outbox when the station ends; the rest is counted as refused."""
+
 
 class Station:
     """One inspection point at work.
@@ -130,7 +133,7 @@ class Station:
                 from edge_sdk.outbox.mentor import Mentor
 
                 mentor = Mentor(config, judge.manifest, clock=clock)
-                opened.callback(mentor.close)
+                opened.callback(mentor.close, KEEP_S)
                 pipeline.after = mentor.offer
             if config.bundle.name == LINK and not rehearsal:
                 watch = BundleWatch(

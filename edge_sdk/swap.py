@@ -22,6 +22,9 @@ __all__ = ["BundleWatch", "identity"]
 
 log = logging.getLogger(__name__)
 
+CLOSE_S = 5.0
+"""For a proof under way when the station ends; its thread is left behind then."""
+
 
 def identity(path: Path) -> tuple[str, int, int] | None:
     """Which bundle a link leads to right now, at the cost of a few system calls.
@@ -81,10 +84,10 @@ class BundleWatch:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop watching; a bundle that is being proved is finished first.  May be called twice."""
+        """Stop watching; a bundle that is just being proved will not be used.  May be called twice."""
         self._stop.set()
         if self._thread.ident is not None:
-            self._thread.join(timeout=60)
+            self._thread.join(timeout=CLOSE_S)
 
     def look(self) -> None:
         """Look once; the thread does so about twice a second."""
@@ -102,7 +105,7 @@ class BundleWatch:
                 "a bundle was refused; the one before goes on", exc_info=error, extra={"bundle": found[0]}
             )
             return
-        if judge.model == self._pipeline.model:
+        if self._stop.is_set() or judge.model == self._pipeline.model:
             judge.close()
             self.refused = None
             return

@@ -6,8 +6,8 @@ every value can be told by hand.
 
 from __future__ import annotations
 
-import hashlib
 import io
+import shutil
 import tarfile
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 
 from edge_sdk.arrays import Image
 from edge_sdk.documents import canonical_json, sha256_file
+from edge_sdk.frames import Frame
 from edge_sdk.manifest import (
     ClassThresholds,
     FileEntry,
@@ -27,7 +28,7 @@ from edge_sdk.manifest import (
 )
 from edge_sdk.quality.gates import Gates
 from edge_sdk.runners import open_runner
-from edge_sdk.testing import drawn_picture
+from edge_sdk.testing import FakeCamera, drawn_picture
 from edge_sdk.vision.preprocess import PreprocessSpec, preprocess
 
 SIDE, CELL = 64, 8
@@ -189,6 +190,29 @@ def settings(folder: Path, **sections: Any) -> Path:
     return path
 
 
-def digest(path: Path) -> str:
-    """The sha256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def three_bundles(folder: Path) -> Path:
+    """Bundles ``first``, ``second`` (also as a file), and ``bad``, which fails on its golden frames."""
+    spot_bundle(folder / "first")
+    spot_bundle(folder / "second", version="2", dark_below=0.36)
+    spot_bundle(folder / "bad", version="3", golden_off=9.0)
+    packed(folder / "second", folder / "second.bundle")
+    return folder
+
+
+def place(folder: Path, made: Path) -> Path:
+    """Lay the first of some bundles and nine pictures into a folder."""
+    shutil.copytree(made / "first", folder / "bundle")
+    picture_folder(folder / "pictures", 9)
+    return folder
+
+
+def endless(count: int = 1_000_000) -> FakeCamera:
+    """As many drawn pictures as anybody reads, made when they are read."""
+    few = pictures(30, seed=50)
+
+    class Many(FakeCamera):
+        def read(self, timeout_s: float) -> Frame:
+            self._pictures.append(few[self._index % len(few)])
+            return super().read(timeout_s)
+
+    return Many([], rate_hz=400)

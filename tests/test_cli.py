@@ -4,81 +4,37 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import os
 import shutil
 import sys
 from collections.abc import Iterator
-from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import edge_sdk
 from edge_sdk import cli, commands, console
-from edge_sdk.cli import main, parser
-from edge_sdk.state import StateFolder
+from edge_sdk.cli import parser
 from tests import stations
+from tests.edge import Edge, caller
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bundles")
-    stations.spot_bundle(folder / "first")
-    stations.spot_bundle(folder / "second", version="2", dark_below=0.36)
-    stations.packed(folder / "second", folder / "second.bundle")
-    return folder
+    return stations.three_bundles(tmp_path_factory.mktemp("bundles"))
 
 
 @pytest.fixture
 def place(tmp_path: Path, made: Path) -> Path:
-    shutil.copytree(made / "first", tmp_path / "bundle")
-    stations.picture_folder(tmp_path / "pictures", 9)
-    return tmp_path
-
-
-class Said:
-    """What a command left behind."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code = code
-        self.out = out
-        self.err = err
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-    @property
-    def last(self) -> str:
-        return self.err.strip().splitlines()[-1]
+    return stations.place(tmp_path, made)
 
 
 @pytest.fixture
-def edge(capfdbinary: pytest.CaptureFixture[bytes]) -> Iterator[Any]:
-    """Runs a command in this process."""
-
-    def call(*words: object) -> Said:
-        try:
-            code = main([str(word) for word in words])
-        except SystemExit as left:
-            code = int(left.code or 0)
-        sys.stdout.flush()
-        out, err = capfdbinary.readouterr()
-        said = Said(code, out.decode(), err.decode())
-        assert "Traceback" not in said.err or "--debug" in words
-        return said
-
-    yield call
-    log = logging.getLogger("edge_sdk")
-    for handler in list(log.handlers):
-        log.removeHandler(handler)
-        handler.close()
-    log.setLevel(logging.NOTSET)
+def edge(capfdbinary: pytest.CaptureFixture[bytes]) -> Iterator[Edge]:
+    yield from caller(capfdbinary)
 
 
-def test_run_prints_a_summary_that_adds_up_with_the_keys_of_the_report(place: Path, edge: Any) -> None:
+def test_run_prints_a_summary_that_adds_up_with_the_keys_of_the_report(place: Path, edge: Edge) -> None:
     path = stations.settings(place, mentoring={"outbox": "./outbox"})
     said = edge("run", path, "--json")
     assert said.code == 0
@@ -90,7 +46,7 @@ def test_run_prints_a_summary_that_adds_up_with_the_keys_of_the_report(place: Pa
     assert said.json["swaps"] == []
 
 
-def test_run_tells_a_person_the_same_in_words(place: Path, edge: Any) -> None:
+def test_run_tells_a_person_the_same_in_words(place: Path, edge: Edge) -> None:
     said = edge("run", stations.settings(place, mentoring={"outbox": "./outbox"}), "--verdicts")
     assert said.code == 0
     assert said.err.splitlines()[0] == "camera 0: defective (spot 1.00)"
@@ -100,7 +56,7 @@ def test_run_tells_a_person_the_same_in_words(place: Path, edge: Any) -> None:
     assert lines[3].startswith("  outbox: put ")
 
 
-def test_run_ends_after_so_many_frames(place: Path, edge: Any) -> None:
+def test_run_ends_after_so_many_frames(place: Path, edge: Edge) -> None:
     said = edge(
         "run",
         stations.settings(place, camera={"uri": "file:pictures", "pace": "max", "loop": True}),
@@ -111,7 +67,7 @@ def test_run_ends_after_so_many_frames(place: Path, edge: Any) -> None:
     assert said.json["station"]["frames_in"] == 20
 
 
-def test_run_appends_a_line_for_every_frame(place: Path, edge: Any) -> None:
+def test_run_appends_a_line_for_every_frame(place: Path, edge: Edge) -> None:
     path = stations.settings(place)
     edge("run", path, "--inspections", place / "seen.jsonl")
     edge("run", path, "--inspections", place / "seen.jsonl")
@@ -126,7 +82,7 @@ def test_run_appends_a_line_for_every_frame(place: Path, edge: Any) -> None:
     assert first["latency_ms"] > 0
 
 
-def test_two_replays_are_equal_byte_for_byte_and_equal_to_the_run(place: Path, edge: Any) -> None:
+def test_two_replays_are_equal_byte_for_byte_and_equal_to_the_run(place: Path, edge: Edge) -> None:
     path = stations.settings(place)
     edge("run", path, "--inspections", place / "run.jsonl")
     for name in ("one", "two"):
@@ -141,13 +97,13 @@ def test_two_replays_are_equal_byte_for_byte_and_equal_to_the_run(place: Path, e
     assert all("confidence_sha256" in line for line in ran)
 
 
-def test_a_replay_without_a_file_writes_to_stdout_and_talks_to_stderr(place: Path, edge: Any) -> None:
+def test_a_replay_without_a_file_writes_to_stdout_and_talks_to_stderr(place: Path, edge: Edge) -> None:
     said = edge("replay", stations.settings(place), place / "pictures")
     assert len(said.out.splitlines()) == 9
     assert said.last == "9 frames judged again: passed 6 · defective 3 · uncertain 0 · not inspected 0"
 
 
-def test_a_frozen_camera_is_found_in_every_replay_whatever_the_speed(place: Path, edge: Any) -> None:
+def test_a_frozen_camera_is_found_in_every_replay_whatever_the_speed(place: Path, edge: Edge) -> None:
     for number in range(20):
         shutil.copy(place / "pictures/0001.png", place / f"pictures/1{number:03d}.png")
     path = stations.settings(place, camera={"uri": "file:pictures", "frozen_frames": 5, "frozen_s": 1.0})
@@ -157,13 +113,13 @@ def test_a_frozen_camera_is_found_in_every_replay_whatever_the_speed(place: Path
     assert "frozen" in one.out
 
 
-def test_a_replay_beside_the_running_station_disturbs_nothing(place: Path, edge: Any) -> None:
+def test_a_replay_beside_the_running_station_disturbs_nothing(place: Path, edge: Edge) -> None:
     path = stations.settings(place, mentoring={"outbox": "./outbox"})
     with edge_sdk.Station.open(path):
         assert edge("replay", path, place / "pictures").code == 0
 
 
-def test_activate_then_run_then_activate_again(place: Path, made: Path, edge: Any) -> None:
+def test_activate_then_run_then_activate_again(place: Path, made: Path, edge: Edge) -> None:
     path = stations.settings(place, bundle="./bundles/current")
     said = edge("activate", path, made / "first", "--json")
     assert said.code == 0
@@ -174,116 +130,6 @@ def test_activate_then_run_then_activate_again(place: Path, made: Path, edge: An
     assert said.code == 0
     assert said.out.startswith("press-3-2 is active (")
     assert said.last == "station press-3 is not running; it starts with this bundle next time"
-
-
-def test_status_says_when_nothing_runs(place: Path, edge: Any) -> None:
-    path = stations.settings(place)
-    said = edge("status", path, "--json")
-    assert (said.code, said.last) == (1, "edge-sdk: station press-3 is not running")
-    assert said.json["health"] == "not running"
-    edge("run", path)
-    said = edge("status", path)
-    assert said.code == 1
-    assert said.last.startswith("edge-sdk: station press-3 is not running; it wrote its last status ")
-    assert "  passed 6 · defective 3" in said.out
-
-
-def test_status_of_a_running_station_is_read_from_its_file(place: Path, edge: Any) -> None:
-    path = stations.settings(place)
-    with edge_sdk.Station.open(path) as station:
-        said = edge("status", path, "--json")
-        assert said.code == 0
-        assert (said.json["health"], said.json["model"]) == ("running", station.model)
-        assert said.json["age_s"] < 60
-        assert edge("status", path).out.startswith("press-3: running, bundle press-3-1 (")
-
-
-def test_status_tells_a_fault_a_refused_bundle_and_a_dead_disk() -> None:
-    found = {
-        "model": "ab" * 32,
-        "bundle": {"name": "press-3", "version": "1"},
-        "station": {
-            "frames_in": 0,
-            "outcomes": {"passed": 0},
-            "not_inspected_by": {},
-            "p50_ms": None,
-            "camera": {"fault": "no frame in 2 s"},
-        },
-        "outbox": {"put": 2, "degraded": "the disk is read-only"},
-        "refused": {"why": "press-3-2 was altered"},
-        "upload": {"uploaded": 1, "waiting": 1, "trouble": "the hub is away"},
-    }
-    assert console.status_text("press-3", "running", found).splitlines() == [
-        "press-3: running, bundle press-3-1 (abababababab)",
-        "  passed 0",
-        "  outbox: put 2",
-        "  upload: 1 sent, 1 waiting, the hub is away",
-        "  camera fault: no frame in 2 s",
-        "  refused bundle: press-3-2 was altered",
-        "  nothing can be kept: the disk is read-only",
-    ]
-
-
-def test_status_says_when_a_running_station_no_longer_writes(place: Path, edge: Any) -> None:
-    path = stations.settings(place)
-    folder = StateFolder(place / "state", station="press-3")
-    folder.hold()
-    try:
-        said = edge("status", path)
-        assert said.last == "edge-sdk: station press-3 is starting: it holds its lock and wrote no status yet"
-        old = datetime(2026, 1, 1, tzinfo=timezone.utc).isoformat()
-        folder.status_path.write_text(json.dumps({"written_at": old}))
-        said = edge("status", path)
-        assert said.code == 1
-        assert "runs, but wrote its last status" in said.last
-        assert "it hangs, or the disk of" in said.last
-        folder.status_path.write_text("half a fi")
-        assert "starting" in edge("status", path).last
-    finally:
-        folder.release()
-
-
-def test_the_doctor_finds_nothing_wrong_with_a_sound_station(place: Path, edge: Any) -> None:
-    said = edge(
-        "doctor", stations.settings(place, mentoring={"outbox": "./outbox", "outbox_mib": 8}), "--json"
-    )
-    checks = {check["name"]: check for check in said.json["checks"]}
-    assert said.code == 0, said.last
-    assert checks["bundle"]["sentence"] == "every byte verified, fp32 proved on its golden frames"
-    assert checks["camera"]["read"] == "camera, 160 x 120"
-    assert checks["trust"]["level"] == "warning"
-    assert checks.keys() >= {"settings", "state", "outbox", "opencv", "numpy"}
-
-
-def test_the_doctor_goes_on_after_a_finding_and_says_what_mends_it(place: Path, edge: Any) -> None:
-    (place / "bundle/model/model.onnx").write_bytes(b"x")
-    said = edge("doctor", stations.settings(place, camera={"uri": "file:nowhere"}))
-    assert said.code == 1
-    wrong = [line for line in said.out.splitlines() if line.startswith("ERROR")]
-    assert ["bundle" in wrong[0], "camera" in wrong[1]] == [True, True]
-    assert said.last.startswith("edge-sdk: 2 of ")
-
-
-def test_the_doctor_leaves_the_camera_of_a_running_station_alone(place: Path, edge: Any) -> None:
-    path = stations.settings(place)
-    with edge_sdk.Station.open(path):
-        assert "not touched, as the station is running and owns it" in edge("doctor", path).out
-
-
-def test_the_doctor_examines_a_machine_without_a_station(edge: Any) -> None:
-    assert "python" in edge("doctor").out
-
-
-def test_the_doctor_tells_wrong_settings_and_a_dark_camera(place: Path, edge: Any) -> None:
-    (place / "wrong.yaml").write_text("station: x\n")
-    assert "bundle is missing; add it" in edge("doctor", place / "wrong.yaml").last
-    import cv2
-    import numpy as np
-
-    for file in (place / "pictures").iterdir():
-        cv2.imwrite(str(file), np.zeros((120, 160, 3), np.uint8))
-    said = edge("doctor", stations.settings(place))
-    assert "the frame is black" in said.last
 
 
 @pytest.mark.parametrize(
@@ -301,14 +147,14 @@ def test_the_doctor_tells_wrong_settings_and_a_dark_camera(place: Path, edge: An
         ([], "the following arguments are required: COMMAND; see edge-sdk --help"),
     ],
 )
-def test_what_was_asked_wrongly_ends_with_two_and_a_sentence(words: list[str], told: str, edge: Any) -> None:
+def test_what_was_asked_wrongly_ends_with_two_and_a_sentence(words: list[str], told: str, edge: Edge) -> None:
     said = edge(*words)
     assert said.code == 2
     assert told in said.last
     assert said.out == ""
 
 
-def test_a_setting_unknown_is_told_with_file_line_and_a_suggestion(place: Path, edge: Any) -> None:
+def test_a_setting_unknown_is_told_with_file_line_and_a_suggestion(place: Path, edge: Edge) -> None:
     (place / "station.yaml").write_text(
         "station: press-3\nbundle: ./bundle\ntrust: unsigned\ncamera:\n  uri: file:pictures\n  exposure: 3\n"
     )
@@ -317,13 +163,13 @@ def test_a_setting_unknown_is_told_with_file_line_and_a_suggestion(place: Path, 
     assert said.last.endswith("station.yaml:6: no setting named camera.exposure; did you mean exposure_us?")
 
 
-def test_a_missing_camera_is_one_sentence_and_one(place: Path, edge: Any) -> None:
+def test_a_missing_camera_is_one_sentence_and_one(place: Path, edge: Edge) -> None:
     said = edge("run", stations.settings(place, camera={"uri": "file:line.avi"}))
     assert said.code == 1
     assert "there is no file or folder" in said.last
 
 
-def test_a_camera_without_one_frame_is_a_failure(place: Path, edge: Any) -> None:
+def test_a_camera_without_one_frame_is_a_failure(place: Path, edge: Edge) -> None:
     for file in (place / "pictures").iterdir():
         file.write_bytes(b"no picture")
     said = edge("run", stations.settings(place))
@@ -331,7 +177,7 @@ def test_a_camera_without_one_frame_is_a_failure(place: Path, edge: Any) -> None
     assert said.last.startswith("edge-sdk: no frame came from the camera; none of the 9 pictures")
 
 
-def test_json_and_inspections_do_not_share_stdout(place: Path, edge: Any) -> None:
+def test_json_and_inspections_do_not_share_stdout(place: Path, edge: Edge) -> None:
     said = edge("replay", stations.settings(place), place / "pictures", "--json")
     assert (said.code, said.last) == (
         2,
@@ -339,7 +185,7 @@ def test_json_and_inspections_do_not_share_stdout(place: Path, edge: Any) -> Non
     )
 
 
-def test_a_file_that_cannot_be_written_is_one_sentence(place: Path, edge: Any) -> None:
+def test_a_file_that_cannot_be_written_is_one_sentence(place: Path, edge: Edge) -> None:
     said = edge("run", stations.settings(place), "--inspections", place)
     assert (said.code, said.last) == (
         1,
@@ -347,14 +193,14 @@ def test_a_file_that_cannot_be_written_is_one_sentence(place: Path, edge: Any) -
     )
 
 
-def test_a_full_disk_under_the_inspections_does_not_stop_the_line(place: Path, edge: Any) -> None:
+def test_a_full_disk_under_the_inspections_does_not_stop_the_line(place: Path, edge: Edge) -> None:
     said = edge("run", stations.settings(place), "--inspections", "/dev/full", "--json")
     assert said.code == 0
     assert said.json["station"]["frames_in"] == 9
 
 
 def test_a_full_disk_stops_a_replay_with_a_sentence(
-    place: Path, edge: Any, monkeypatch: pytest.MonkeyPatch
+    place: Path, edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Full(io.BytesIO):
         def write(self, data: object) -> int:
@@ -368,13 +214,15 @@ def test_a_full_disk_stops_a_replay_with_a_sentence(
     )
 
 
-def test_upload_without_a_hub_is_asked_wrongly(place: Path, edge: Any) -> None:
+def test_upload_without_a_hub_is_asked_wrongly(place: Path, edge: Edge) -> None:
     said = edge("upload", stations.settings(place, mentoring={"outbox": "./outbox"}), "--until-empty")
     assert said.code == 2
     assert "there is no hub to upload to" in said.last
 
 
-def test_upload_gives_up_on_a_hub_that_is_away_when_told_to_and_loses_nothing(place: Path, edge: Any) -> None:
+def test_upload_gives_up_on_a_hub_that_is_away_when_told_to_and_loses_nothing(
+    place: Path, edge: Edge
+) -> None:
     hub = {"url": "http://127.0.0.1:9"}
     path = stations.settings(place, mentoring={"outbox": "./outbox"}, hub=hub)
     put = edge("run", path, "--json").json["outbox"]["put"]
@@ -386,7 +234,7 @@ def test_upload_gives_up_on_a_hub_that_is_away_when_told_to_and_loses_nothing(pl
 
 
 def test_the_unexpected_is_one_line_and_a_traceback_only_on_demand(
-    place: Path, edge: Any, monkeypatch: pytest.MonkeyPatch
+    place: Path, edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(asked: object) -> int:
         raise KeyError("lost")
@@ -402,7 +250,7 @@ def test_the_unexpected_is_one_line_and_a_traceback_only_on_demand(
     assert said.last == "edge-sdk: unexpected KeyError: 'lost'"
 
 
-def test_an_interruption_is_no_traceback(edge: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_is_no_traceback(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(asked: object) -> int:
         raise KeyboardInterrupt
 
@@ -411,7 +259,7 @@ def test_an_interruption_is_no_traceback(edge: Any, monkeypatch: pytest.MonkeyPa
     assert (said.code, said.last) == (130, "edge-sdk: interrupted")
 
 
-def test_version_is_the_packages(edge: Any) -> None:
+def test_version_is_the_packages(edge: Edge) -> None:
     assert edge("--version").out == f"edge-sdk {edge_sdk.__version__}\n"
 
 
@@ -436,7 +284,7 @@ def test_ages_are_told_in_the_largest_unit_that_they_fill(seconds: float, told: 
 
 
 def test_the_live_line_is_one_line_on_a_terminal(
-    place: Path, edge: Any, monkeypatch: pytest.MonkeyPatch
+    place: Path, edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setattr(console, "LIVE_S", 0.0)

@@ -14,12 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_sdk.capture import Capture, Handover
-from edge_sdk.clock import FakeClock
 from edge_sdk.detections import Detections
 from edge_sdk.errors import CameraError, CameraLost, EdgeError, EndOfFrames, FrameTimeout, RunnerError
 from edge_sdk.frames import Frame
-from edge_sdk.health import Ledger
 from edge_sdk.inspections import Inspection, Timing, Verdict
 from edge_sdk.judge import Judge
 from edge_sdk.pipeline import Pipeline
@@ -430,67 +427,6 @@ def test_the_heart_beats_with_each_verdict_and_while_the_line_stands_still() -> 
     line = pipeline(beat=beats.append)
     all_of(line, Script([frame(0), FrameTimeout("belt stopped"), frame(1)], every_s=0.15))
     assert len(beats) > 2
-
-
-def test_the_capture_counts_a_read_that_never_returns_as_stuck() -> None:
-    clock = FakeClock()
-    entered, leave = threading.Event(), threading.Event()
-
-    class Hangs:
-        def read(self, timeout_s: float) -> Frame:
-            entered.set()
-            leave.wait(10)
-            raise EndOfFrames("at last")
-
-        def close(self) -> None: ...
-
-    capture = Capture(
-        Hangs(), Handover(lossless=False), Ledger(), left=lambda frame: None, read_timeout_s=1.0, clock=clock
-    )
-    capture.start()
-    entered.wait(10)
-    assert not capture.stuck
-    clock.advance(3.1)
-    assert capture.stuck
-    leave.set()
-    capture.stop()
-    assert not capture.stuck
-
-
-def test_a_stop_wakes_a_read_that_waits_for_a_frame() -> None:
-    closed = threading.Event()
-
-    class Waits:
-        def read(self, timeout_s: float) -> Frame:
-            closed.wait(timeout_s)
-            raise CameraLost("the camera was closed")
-
-        def close(self) -> None:
-            closed.set()
-
-    capture = Capture(
-        Waits(), Handover(lossless=False), Ledger(), left=lambda frame: None, read_timeout_s=60.0
-    )
-    capture.start()
-    began = time.monotonic()
-    capture.stop()
-    assert time.monotonic() - began < 10
-    assert (capture.losses, capture.error) == (0, None)
-
-
-def test_a_capture_that_never_started_still_closes_its_camera() -> None:
-    camera = Script([])
-    capture = Capture(camera, Handover(lossless=False), Ledger(), left=lambda frame: None, read_timeout_s=1.0)
-    capture.stop()
-    assert len(camera.closed_by) == 1
-
-
-def test_a_frame_put_after_the_end_comes_straight_back() -> None:
-    handover = Handover(lossless=True)
-    handover.finish()
-    late = frame(0)
-    assert handover.put(late) is late
-    assert handover.exhausted
 
 
 def test_any_other_camera_error_is_a_fault_too() -> None:
