@@ -247,7 +247,7 @@ class LiveCamera:
             if first or never:
                 self._was_lost = True
                 self._unsaid = CameraLost(why)
-                log.warning("camera lost", extra={"camera": self._name, "reason": why})
+                log.debug("camera lost", extra={"camera": self._name, "reason": why})
                 self._changed.notify_all()
 
     def _count_stale(self) -> None:
