@@ -152,7 +152,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from edge_sdk import commands, logs
 
-        logs.set_up(stream=sys.stderr, debug=asked.debug)
+        # those that end by themselves tell their steps themselves
+        quiet = asked.command not in ("run", "upload")
+        logs.set_up(stream=sys.stderr, quiet=quiet, debug=asked.debug)
         work: Callable[[argparse.Namespace], int] = getattr(commands, asked.command)
         return work(asked)
     except BrokenPipeError:

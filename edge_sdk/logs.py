@@ -44,11 +44,12 @@ class LineFormatter(logging.Formatter):
         return line
 
 
-def set_up(*, stream: TextIO, debug: bool = False, file: Path | None = None) -> None:
+def set_up(*, stream: TextIO, quiet: bool = False, debug: bool = False, file: Path | None = None) -> None:
     """Send what the SDK logs to a stream, and with tracebacks to a file.
 
     Args:
         stream: Gets one line an event.
+        quiet: Warnings and worse alone.
         debug: Also what is logged for developers, and tracebacks on the stream.
         file: Grows to 1 MiB, then begins anew and keeps the one before.
     """
@@ -56,7 +57,7 @@ def set_up(*, stream: TextIO, debug: bool = False, file: Path | None = None) -> 
     for handler in list(root.handlers):
         root.removeHandler(handler)
         handler.close()
-    root.setLevel(logging.DEBUG if debug else logging.INFO)
+    root.setLevel(logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO)
     talk = logging.StreamHandler(stream)
     talk.setFormatter(LineFormatter(tracebacks=debug))
     root.addHandler(talk)

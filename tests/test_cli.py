@@ -124,6 +124,11 @@ def test_activate_then_run_then_activate_again(place: Path, made: Path, edge: Ed
     said = edge("activate", path, made / "first", "--json")
     assert said.code == 0
     assert said.json["name"] == "press-3-1"
+    assert said.err.splitlines() == [
+        "press-3-1: every byte verified",
+        "press-3-1: installed in slot a",
+        "press-3-1: proved on its golden frames",
+    ]
     assert said.json["running"] is False
     assert edge("run", path).code == 0
     said = edge("activate", path, made / "second.bundle", "--wait", 5)

@@ -57,6 +57,14 @@ def test_a_full_disk_under_the_log_is_silent(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr() == ("", "")
 
 
+def test_quiet_keeps_to_what_matters() -> None:
+    stream = io.StringIO()
+    logs.set_up(stream=stream, quiet=True)
+    logging.getLogger("edge_sdk.x").info("a step")
+    logging.getLogger("edge_sdk.x").warning("trouble")
+    assert stream.getvalue() == "warning: trouble\n"
+
+
 def test_setting_up_twice_writes_each_line_once() -> None:
     stream = io.StringIO()
     logs.set_up(stream=io.StringIO())

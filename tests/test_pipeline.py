@@ -145,12 +145,12 @@ def test_latest_keeps_the_judged_frame_fresh_and_tells_of_the_dropped_ones() -> 
     assert counts["frames_in"] == 100
     assert counts["not_inspected_by"]["queue full"] > 50
     assert sorted(inspection.frame.index for inspection in found) == list(range(100))
-    ages_s = [
-        (inspection.timing.taken_ns - inspection.timing.captured_ns) / 1e9
-        for inspection in found
-        if inspection.verdict is Verdict.PASSED
-    ]
-    assert max(ages_s) < 0.5, "a frame never waits longer than one engine time and the noise of the machine"
+    judged = [inspection.timing for inspection in found if inspection.verdict is Verdict.PASSED]
+    ages_ms = sorted(timing.latency_ms for timing in judged)
+    engine_ms = sorted((timing.inferred_ns - timing.taken_ns) / 1e6 for timing in judged)
+    assert ages_ms[len(judged) // 2] <= 1.6 * engine_ms[len(judged) // 2], (
+        "a frame waits for the camera, not in a queue"
+    )
     dropped = [inspection for inspection in found if inspection.reason == "queue full"]
     assert all(inspection.frame.pixels.size == 0 for inspection in dropped), "dropped pictures keep no memory"
 
