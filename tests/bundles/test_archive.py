@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -334,3 +336,56 @@ def test_no_pickle_is_ever_loaded(put: Put, plain: Parts) -> None:
     bundle = open_bundle(put(seal(parts)), trust="unsigned")
     with pytest.raises(BundleError, match="is no archive of arrays"):
         bundle.golden()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{}",
+        b"[ ]",
+        b'["x"]',
+        b"[" * 100_000,
+        b'[{"keyid":"00"}]',
+        b'[{"keyid":1,"sig":2}]',
+        b'[{"keyid":"00","sig":"00"}]',
+    ],
+)
+def test_a_signature_file_that_is_none_is_one_clear_sentence(
+    put: Put, signed: Parts, trust: list[Path], content: bytes
+) -> None:
+    path = put({**signed, "manifest.sig": content})
+    with pytest.raises(BundleDamaged) as caught:
+        open_bundle(path, trust=trust)
+    assert str(caught.value) == f"{path}: manifest.sig is no list of signatures; copy the bundle again"
+
+
+def test_a_manifest_without_an_end_is_not_read_into_memory(tmp_path: Path, plain: Parts) -> None:
+    folder = put_folder(plain, tmp_path / "b")
+    with (folder / "manifest.json").open("r+b") as file:
+        file.truncate(1 << 30)
+    with pytest.raises(BundleDamaged) as caught:
+        open_bundle(folder, trust="unsigned")
+    assert str(caught.value) == (
+        f"{folder}: manifest.json has 1073741824 bytes, at most 16777216 may be; pack it again"
+    )
+
+
+def test_a_disk_that_refuses_while_unpacking_is_one_clear_sentence(
+    tmp_path: Path, plain: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = put_tar(plain, tmp_path / "x.bundle")
+    unpacked = tmp_path / "tmp"
+    unpacked.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(unpacked))
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(BundleError) as caught:
+        open_bundle(path, trust="unsigned")
+    assert str(caught.value) == (
+        f"{path} cannot be read or unpacked (No space left on device: {path}); mind rights and room on the disk"
+    )
+    assert list(unpacked.iterdir()) == [], "nothing half unpacked is left behind"
