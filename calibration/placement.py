@@ -112,7 +112,7 @@ def onnxruntime_placement(graph: Graph, *, keep_float: frozenset[str] = frozense
     tensors -= silent
     # who only moves values about joins in where what it moves is rounded
     for node in graph.nodes:
-        movable = _moves_values(node) and node.name not in keep_float and node.output[0] not in graph.outputs
+        movable = _moves_values(node) and node.name not in keep_float and not _leaves(graph, node.output[0])
         if movable and node.input[0] in tensors and node.output[0] in graph.float_tensors:
             tensors.add(node.output[0])
             shares[node.output[0]] = node.input[0]
@@ -138,7 +138,7 @@ def _has_weight(graph: Graph, node: NodeProto) -> bool:
 
 
 def _runs_in_integers(graph: Graph, node: NodeProto) -> bool:
-    if node.op_type not in _INTEGER_KERNELS or node.output[0] in graph.outputs:
+    if node.op_type not in _INTEGER_KERNELS or _leaves(graph, node.output[0]):
         return False
     if node.op_type in ("Conv", "Gemm", "MatMul"):
         fits = node.op_type != "Gemm" or (
@@ -157,6 +157,14 @@ def _moves_values(node: NodeProto) -> bool:
     if node.op_type == "Resize":
         return bool(attribute(node, "mode", b"nearest") == b"nearest")
     return node.op_type in _SAME_VALUES
+
+
+def _leaves(graph: Graph, tensor: str) -> bool:
+    """Whether a tensor is an output of the graph, or becomes one without being computed on."""
+    if tensor in graph.outputs:
+        return True
+    users = graph.users(tensor)
+    return bool(users) and all(_moves_values(node) and _leaves(graph, node.output[0]) for node in users)
 
 
 def _only_clip_behind(graph: Graph, tensor: str) -> int | None:

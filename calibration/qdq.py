@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import difflib
 import platform
 from collections.abc import Collection
 from typing import Literal
@@ -64,7 +65,9 @@ def qdq_from_onnx(
     ranges.check_graph(graph)
     unknown = sorted(set(keep_float) - {node.name for node in graph.nodes})
     if unknown:
-        raise ConfigError(f"there is no node named {unknown[0]} to keep in float; `--json` lists the names")
+        near = difflib.get_close_matches(unknown[0], [node.name for node in graph.nodes], 1, 0.4)
+        hint = f"did you mean {near[0]}?" if near else f"the first is {graph.nodes[0].name}"
+        raise ConfigError(f"there is no node named {unknown[0]} to keep in float; {hint}")
     kept = frozenset(keep_float)
     place = tensorrt_placement if layout == "tensorrt" else onnxruntime_placement
     placement = place(graph, keep_float=kept)

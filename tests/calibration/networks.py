@@ -1,0 +1,107 @@
+"""Small graphs written by hand: a residual one, one with a concat, and ones that are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from calibration.graphs import Graph
+from edge_sdk.arrays import Array, Floats
+from edge_sdk.documents import sha256_hex
+
+__all__ = ["SIDE", "Builder", "concat_graph", "frames", "graph_of", "residual_model", "save"]
+
+SIDE = 32
+
+
+class Builder:
+    """Collects nodes and constants."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.nodes: list[NodeProto] = []
+        self.constants: list[TensorProto] = []
+        self._random = np.random.default_rng(seed)
+
+    def constant(self, name: str, values: Array) -> str:
+        self.constants.append(numpy_helper.from_array(values, name))
+        return name
+
+    def conv(
+        self, source: str, name: str, inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1
+    ) -> str:
+        scale = np.sqrt(2 / (inputs * kernel * kernel))
+        weight = self._random.normal(0, scale, (outputs, inputs, kernel, kernel)).astype(np.float32)
+        bias = self._random.normal(0, 0.2, outputs).astype(np.float32)
+        parts = [source, self.constant(f"{name}.weight", weight), self.constant(f"{name}.bias", bias)]
+        attributes = {"pads": [kernel // 2] * 4, "strides": [stride, stride]}
+        self.nodes.append(helper.make_node("Conv", parts, [name], name=f"{name}.node", **attributes))
+        return name
+
+    def add(self, op: str, sources: list[str], name: str, **attributes: object) -> str:
+        self.nodes.append(helper.make_node(op, sources, [name], name=f"{name}.node", **attributes))
+        return name
+
+    def model(self, outputs: dict[str, list[int | str]], *, side: int = SIDE) -> ModelProto:
+        given = [helper.make_tensor_value_info("frame", TensorProto.FLOAT, ["N", 3, side, side])]
+        made = [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()
+        ]
+        graph = helper.make_graph(self.nodes, "test", given, made, self.constants)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=10)
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+
+def residual_model(*, seed: int = 0, width: int = 16, side: int = SIDE) -> ModelProto:
+    """Stem, pool, a block with an identity and one with a convolution on the way round, two outputs."""
+    build = Builder(seed)
+    at = build.add("Relu", [build.conv("frame", "stem", 3, width, stride=2)], "stem.on")
+    at = build.add("MaxPool", [at], "pool", kernel_shape=[2, 2], strides=[2, 2])
+    for name, inputs, outputs, stride in (("one", width, width, 1), ("two", width, 2 * width, 2)):
+        inner = build.add(
+            "Relu", [build.conv(at, f"{name}.a", inputs, outputs, stride=stride)], f"{name}.a.on"
+        )
+        inner = build.conv(inner, f"{name}.b", outputs, outputs)
+        if inputs != outputs:
+            at = build.conv(at, f"{name}.way", inputs, outputs, kernel=1, stride=stride)
+        at = build.add("Relu", [build.add("Add", [inner, at], f"{name}.sum")], f"{name}.out")
+    build.conv(at, "cells", 2 * width, 2, kernel=1)
+    axes = build.constant("axes", np.array([2, 3], np.int64))
+    build.add("ReduceMean", [at, axes], "feature", keepdims=0)
+    return build.model({"cells": ["N", 2, side // 8, side // 8], "feature": ["N", 2 * width]}, side=side)
+
+
+def concat_graph() -> ModelProto:
+    """Down, nearest enlargement, concat with the skip: what a U-Net is made of."""
+    build = Builder(3)
+    first = build.add("Relu", [build.conv("frame", "down1", 3, 8)], "down1.on")
+    low = build.add("MaxPool", [first], "pool", kernel_shape=[2, 2], strides=[2, 2])
+    low = build.add("Relu", [build.conv(low, "down2", 8, 16)], "down2.on")
+    scales = build.constant("scales", np.array([1, 1, 2, 2], np.float32))
+    wide = build.add("Resize", [low, "", scales], "wide", mode="nearest")
+    both = build.add("Concat", [wide, first], "both", axis=1)
+    last = build.add("Relu", [build.conv(both, "up", 24, 8)], "up.on")
+    build.conv(last, "cells", 8, 1, kernel=1)
+    return build.model({"cells": ["N", 1, SIDE, SIDE]})
+
+
+def graph_of(model: ModelProto) -> Graph:
+    return Graph(model, sha256_hex(model.SerializeToString(deterministic=True)))
+
+
+def save(model: ModelProto, path: Path) -> Path:
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    return path
+
+
+def frames(count: int, *, seed: int = 0, side: int = SIDE) -> list[Floats]:
+    """Smooth surfaces with noise, ``(1, 3, side, side)``."""
+    random = np.random.default_rng(seed)
+    found = []
+    for _ in range(count):
+        base = random.normal(size=(1, 3, side, side)).cumsum(-1).cumsum(-2) * 0.05
+        found.append((base + random.normal(size=base.shape) * 0.2).astype(np.float32))
+    return found

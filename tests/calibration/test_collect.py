@@ -1,0 +1,179 @@
+"""Watching a graph: the same table whatever the batches, and a sentence for what cannot be watched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from calibration.collect import histograms_of, ranges_from_pictures
+from calibration.graphs import Graph, load_graph
+from calibration.pictures import balanced, pictures_in
+from calibration.placement import observed_tensors
+from calibration.qdq import qdq_from_onnx
+from calibration.ranges import RangeTable, read_ranges, spec_digest, write_ranges
+from edge_sdk.documents import canonical_json
+from edge_sdk.errors import DatasetError, FormatError, RangeError
+from edge_sdk.quality.datasets import Sample
+from edge_sdk.testing import drawn_picture
+from edge_sdk.vision.preprocess import PreprocessSpec
+from tests.calibration.conftest import SPEC
+from tests.calibration.networks import SIDE, Builder, frames, graph_of, save
+
+
+def folder_of(path: Path, count: int) -> Path:
+    path.mkdir()
+    for n in range(count):
+        cv2.imwrite(str(path / f"{n}.png"), drawn_picture(40, 50, seed=n))
+    return path
+
+
+def test_batches_change_nothing(residual: Graph) -> None:
+    given = frames(6)
+    single = histograms_of(residual, ((str(n), frame) for n, frame in enumerate(given)))
+    batched = histograms_of(residual, [("a", np.concatenate(given[:4])), ("b", np.concatenate(given[4:]))])
+    for name, row in single.items():
+        other = batched[name]
+        # the runtime may sum a batch in another order: the last bit of an extreme, and counts at an edge
+        assert row.width == other.width and row.counts.sum() == other.counts.sum()
+        assert row.lo == pytest.approx(other.lo, rel=1e-5, abs=1e-6) and row.hi == pytest.approx(
+            other.hi, rel=1e-5
+        )
+        assert np.abs(row.counts - other.counts[: len(row.counts)]).sum() <= max(4, 1e-3 * row.counts.sum())
+
+
+def test_what_was_seen_is_what_the_graph_computes(residual: Graph) -> None:
+    frame = frames(1)[0]
+    found = histograms_of(residual, [("a", frame)])
+    assert tuple(found) == observed_tensors(residual)
+    assert (found["frame"].lo, found["frame"].hi) == (float(frame.min()), float(frame.max()))
+    assert found["stem.on"].lo == 0
+
+
+def test_a_table_survives_the_disk(residual_ranges: RangeTable, tmp_path: Path) -> None:
+    write_ranges(tmp_path / "ranges.json", residual_ranges)
+    again = read_ranges(tmp_path / "ranges.json")
+    assert again == residual_ranges
+    assert canonical_json(again) == (tmp_path / "ranges.json").read_bytes()
+    assert again.digest() == residual_ranges.digest()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        (b'"ranges/1"', b'"ranges/2"', "schema"),
+        (b'"chosen":"mse"', b'"chosen":"best"', "chosen"),
+        (b'"bin_width":', b'"bin_width":-', "bin_width"),
+        (b"{", b"", "is not JSON"),
+    ],
+)
+def test_a_damaged_table_is_refused(
+    residual_ranges: RangeTable, tmp_path: Path, old: bytes, new: bytes, sentence: str
+) -> None:
+    path = tmp_path / "ranges.json"
+    path.write_bytes(canonical_json(residual_ranges).replace(old, new, 1))
+    with pytest.raises(FormatError, match=rf"^{path}.*{sentence}"):
+        read_ranges(path)
+
+
+def test_a_table_knows_graph_preprocessing_and_pictures(residual: Graph, tmp_path: Path) -> None:
+    samples = pictures_in(folder_of(tmp_path / "pictures", 3))
+    steps: list[None] = []
+    table = ranges_from_pictures(residual, samples, SPEC, progress=lambda: steps.append(None))
+    assert len(steps) == table.n == 3
+    assert table.graph_sha256 == residual.digest
+    assert (
+        table.preprocess_sha256 == spec_digest(SPEC) != spec_digest(PreprocessSpec(SIDE, SIDE, colour="bgr"))
+    )
+    assert [picture.name for picture in table.pictures] == ["0.png", "1.png", "2.png"]
+    fewer = ranges_from_pictures(residual, samples[:2], SPEC)
+    assert fewer.pictures_sha256 != table.pictures_sha256
+    assert ranges_from_pictures(residual, samples, SPEC) == table
+
+
+def test_an_empty_calibration_set_is_refused(residual: Graph, tmp_path: Path) -> None:
+    with pytest.raises(
+        DatasetError, match="^there is no picture to calibrate on; give a folder with at least one,"
+    ):
+        ranges_from_pictures(residual, [], SPEC)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(
+        DatasetError, match=f"^{empty} holds no picture; give a folder with PNG, JPEG, BMP or TIFF"
+    ):
+        pictures_in(empty)
+    with pytest.raises(DatasetError, match=f"^there is no folder {tmp_path / 'nowhere'}; is the path right"):
+        pictures_in(tmp_path / "nowhere")
+
+
+def test_a_picture_that_makes_a_tensor_nan_is_named(tmp_path: Path) -> None:
+    build = Builder()
+    at = build.add("Log", ["frame"], "log")
+    build.conv(at, "cells", 3, 1)
+    graph = graph_of(build.model({"cells": ["N", 1, SIDE, SIDE]}))
+    samples = pictures_in(folder_of(tmp_path / "pictures", 1))
+    sentence = (
+        "picture 0.png: tensor log has a value that is NaN; a range needs finite values; is the checkpoint"
+    )
+    with pytest.raises(RangeError, match=f"^{sentence} sound.$"):
+        ranges_from_pictures(graph, samples, SPEC)
+
+
+def test_a_preprocessing_of_another_size_is_refused(residual: Graph) -> None:
+    sample = Sample(path=Path("a.png"), image="a.png", label="")
+    sentence = (
+        "the graph takes 3 x 32 x 32 but the preprocessing makes 3 x 48 x 64; give the preprocess.json that was "
+        "exported with it"
+    )
+    with pytest.raises(FormatError, match=f"^{sentence}$"):
+        ranges_from_pictures(residual, [sample], PreprocessSpec(width=64, height=48))
+
+
+def test_a_graph_without_weights_has_nothing_to_quantise() -> None:
+    given = helper.make_tensor_value_info("frame", TensorProto.FLOAT, ["N", 3, SIDE, SIDE])
+    made = helper.make_tensor_value_info("cells", TensorProto.FLOAT, ["N", 3, SIDE, SIDE])
+    node = helper.make_node("Relu", ["frame"], ["cells"])
+    model = helper.make_model(helper.make_graph([node], "g", [given], [made]), ir_version=10)
+    with pytest.raises(
+        FormatError, match="^the graph has no Conv, Gemm or MatMul with fixed weights; there is"
+    ):
+        histograms_of(graph_of(model), [])
+
+
+def test_a_graph_that_is_already_quantised_is_refused(
+    residual: Graph, residual_ranges: RangeTable, tmp_path: Path
+) -> None:
+    path = save(qdq_from_onnx(residual, residual_ranges, layout="tensorrt"), tmp_path / "model.trt.onnx")
+    sentence = f"{path} is already quantised: it holds 21 quantising nodes; give the FP32 graph, model.onnx"
+    with pytest.raises(FormatError, match=f"^{sentence}$"):
+        load_graph(path)
+
+
+def test_a_file_that_is_no_graph_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match=f"^{tmp_path / 'none.onnx'} cannot be read .No such file"):
+        load_graph(tmp_path / "none.onnx")
+    for content in (b"", b"not a graph at all", b"\x08\x0a" * 40):
+        (tmp_path / "bad.onnx").write_bytes(content)
+        with pytest.raises(FormatError, match=f"^{tmp_path / 'bad.onnx'} is no ONNX graph"):
+            load_graph(tmp_path / "bad.onnx")
+
+
+def test_the_choice_is_even_over_domains_and_labels_and_always_the_same() -> None:
+    samples = [
+        Sample(
+            path=Path(f"{n}.png"),
+            image=f"{n:03d}.png",
+            label="good" if n % 10 else "crack",
+            domain="ab"[n % 2],
+        )
+        for n in range(100)
+    ]
+    chosen = balanced(samples, 20)
+    assert chosen == balanced(list(reversed(samples)), 20)
+    counts = {label: sum(sample.label == label for sample in chosen) for label in ("crack", "good")}
+    assert counts == {"crack": 7, "good": 13}, "all three heaps in turn"
+    assert [sample.image for sample in chosen] == sorted(sample.image for sample in chosen)
+    assert balanced(samples, 1000) == tuple(samples)

@@ -1,0 +1,347 @@
+"""The report of what INT8 cost, and the commands that lead to it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from onnx import ModelProto, numpy_helper
+from typer.testing import CliRunner
+
+from calibration.cli import app
+from calibration.exported import Exported, read_exported, read_preprocess, write_exported, write_preprocess
+from calibration.graphs import load_graph
+from calibration.report import compare_on_pictures, held_out
+from calibration.report_file import ReportFile
+from calibration.sessions import open_session
+from edge_sdk.documents import parse_json
+from edge_sdk.errors import DatasetError, FormatError
+from edge_sdk.manifest import ClassThresholds
+from edge_sdk.quality.datasets import Sample, load_dataset
+from edge_sdk.testing import drawn_picture
+from edge_sdk.vision.decode import confidence_from_logits
+from edge_sdk.vision.preprocess import preprocess
+from tests.calibration.conftest import SPEC
+from tests.calibration.networks import SIDE, graph_of, residual_model, save
+
+
+def run(*words: object) -> tuple[int, str, str]:
+    found = CliRunner().invoke(app, [str(word) for word in words])
+    if found.exception is not None and not isinstance(found.exception, SystemExit):
+        raise found.exception
+    return found.exit_code, found.stdout, found.stderr
+
+
+def data_set(folder: Path, count: int, *, seed: int = 0) -> Path:
+    folder.mkdir(parents=True)
+    rows = ["image,label"]
+    for n in range(count):
+        spot = (8 + 5 * n % 16, 9 + 3 * n % 14, 6) if n % 2 else None
+        cv2.imwrite(str(folder / f"{n:03d}.png"), drawn_picture(SIDE, SIDE, seed=seed + n, spot=spot))
+        rows.append(f"{n:03d}.png,{'spot' if n % 2 else 'good'}")
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return folder
+
+
+def bands(low: float, high: float) -> tuple[ClassThresholds, ...]:
+    return tuple(
+        ClassThresholds(class_name=name, boundary=(low + high) / 2, pass_below=low, defective_from=high)
+        for name in ("crack", "dent")
+    )
+
+
+def with_bands(work: Path, low: float, high: float) -> None:
+    exported = read_exported(work / "export.json")
+    write_exported(work / "export.json", exported.model_copy(update={"thresholds": bands(low, high)}))
+
+
+def largest(work: Path, pictures: Path) -> list[float]:
+    """The surest cell of each picture, FP32."""
+    session = open_session(work / "model.onnx")
+    found = []
+    for sample in load_dataset(pictures).samples:
+        image = np.asarray(cv2.imread(str(sample.path)), np.uint8)
+        found.append(float(confidence_from_logits(session.run(preprocess(image, SPEC))["cells"]).max()))
+    return found
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A work folder with INT8 graphs, and the folders typical and others beside it."""
+    root = tmp_path_factory.mktemp("report")
+    work = root / "work"
+    work.mkdir()
+    model = save(residual_model(), work / "model.onnx")
+    graph = load_graph(model)
+    write_preprocess(work / "preprocess.json", SPEC)
+    write_exported(
+        work / "export.json",
+        Exported(
+            graph_sha256=graph.digest,
+            factory="tests:none",
+            line="new",
+            weights_sha256="0" * 64,
+            line_sha256="",
+            opset=19,
+            ir=10,
+            nodes=len(graph.nodes),
+            inputs={},
+            outputs={},
+            classes=("crack", "dent"),
+            thresholds=bands(0.3, 0.7),
+            cell_px=8,
+            parity=(),
+        ),
+    )
+    data_set(root / "typical", 12)
+    data_set(root / "others", 16, seed=50)
+    code, out, talk = run("ranges", model, "--pictures", root / "typical", "--out", work)
+    assert code == 0, talk
+    assert out == f"{work / 'ranges.json'}: 12 pictures, 10 tensors\n"
+    assert "warning: only 12 pictures; below 64 ranges still move when more come" in talk
+    code, out, talk = run("render", model, "--ranges", work / "ranges.json", "--out", work, "--json")
+    assert code == 0, talk
+    assert json.loads(out)["trt"]["rounded_tensors"] == 7
+    return root
+
+
+@pytest.fixture
+def root(made: Path, tmp_path: Path) -> Path:
+    """A copy to change."""
+    (tmp_path / "work").mkdir()
+    for path in (made / "work").iterdir():
+        (tmp_path / "work" / path.name).write_bytes(path.read_bytes())
+    for name in ("typical", "others"):
+        (tmp_path / name).symlink_to(made / name)
+    return tmp_path
+
+
+def report_of(root: Path, *more: object) -> tuple[int, str, str]:
+    work = root / "work"
+    words = ("report", work / "model.onnx", "--int8", work / "model.cpu.onnx", "--pictures", root / "others")
+    return run(*words, "--out", work, *more)
+
+
+def test_the_report_says_what_int8_cost(root: Path) -> None:
+    with_bands(root / "work", 0.995, 0.999)
+    code, out, talk = report_of(root, "--json")
+    assert code == 0, talk
+    found = json.loads(out)
+    assert (root / "work" / "report.json").read_bytes().decode() == json.dumps(
+        found, sort_keys=True, separators=(",", ":"), ensure_ascii=False
+    ) + "\n"
+    read = parse_json((root / "work" / "report.json").read_bytes(), ReportFile, name="report.json")
+    assert read.n == 16 and read.weak and read.calibrated_on == 12 and read.rule == "mse"
+    assert read.rendering == "model.cpu.onnx" and set(read.renderings) == {"cpu", "trt"}
+    assert read.cells_agreement > 0.98 and read.sqnr_db is not None and read.sqnr_db > 20
+    assert read.speedup is not None and read.speedup == pytest.approx(
+        (read.fp32_ms or 0) / (read.int8_ms or 1)
+    )
+    assert read.renderings["trt"].speedup is None
+    assert f"{root / 'work' / 'model.trt.onnx'} lies beside it and is compared too" in talk
+
+
+def test_every_flipped_verdict_is_listed_by_picture(root: Path) -> None:
+    # a threshold in the midst of what the pictures reach: rounding takes some across
+    sure = sorted(largest(root / "work", root / "others"))
+    middle = float(np.median(sure))
+    with_bands(root / "work", middle, middle)
+    report_of(root)
+    read = parse_json((root / "work" / "report.json").read_bytes(), ReportFile, name="report.json")
+    samples = load_dataset(root / "others").samples
+    judged = compare_on_pictures(
+        load_graph(root / "work" / "model.onnx"),
+        {"cpu": root / "work" / "model.cpu.onnx"},
+        samples,
+        SPEC,
+        read_exported(root / "work" / "export.json"),
+    )
+    before = [value >= np.float32(middle) for value in judged.confidence.max(axis=1)]
+    after = [value >= np.float32(middle) for value in judged.costs[0].confidence.max(axis=1)]
+    expected = [sample.image for sample, old, new in zip(samples, before, after, strict=True) if old != new]
+    assert [flip.picture for flip in read.flips] == expected
+    assert read.agreement == 1 - len(expected) / 16
+    for flip in read.flips:
+        assert {flip.fp32, flip.int8} == {"passed", "defective"}
+        assert (flip.confidence_fp32 >= middle) == (flip.fp32 == "defective")
+
+
+def test_a_rendering_that_breaks_a_gate_is_refused_by_name(root: Path) -> None:
+    work = root / "work"
+    spoil(work / "model.cpu.onnx")
+    code, _, talk = report_of(root)
+    assert code == 0
+    assert "refused: the outputs are " in talk
+    assert not parse_json((work / "report.json").read_bytes(), ReportFile, name="report.json").accepted
+    assert "<b>Refused:</b> CPU rendering (ONNX Runtime)" in (work / "report.html").read_text(
+        encoding="utf-8"
+    )
+    code, _, talk = report_of(root, "--strict")
+    assert code == 1
+    assert talk.rstrip().splitlines()[-1].startswith("model.cpu.onnx is refused: ")
+
+
+def spoil(path: Path) -> None:
+    """Weights of the last rounded convolution, all turned round."""
+    model = ModelProto.FromString(path.read_bytes())
+    for tensor in model.graph.initializer:
+        if tensor.name == "two.b.weight_q":
+            tensor.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(tensor), tensor.name))
+    save(model, path)
+
+
+def test_the_page_needs_nothing_from_outside(root: Path) -> None:
+    report_of(root, "--title", "Press <3>")
+    page = (root / "work" / "report.html").read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>") and "<h1>Press &lt;3&gt;</h1>" in page
+    assert not re.search(r"(src|href)=\"(?!data:)", page)
+    assert "url(" not in page and "<script" not in page
+    for tensor in ("one.a.on", "two.way"):
+        assert f"<code>{tensor}</code>" in page
+
+
+def test_pictures_that_were_calibrated_on_do_not_judge(root: Path, tmp_path: Path) -> None:
+    work, mixed = root / "work", tmp_path / "mixed"
+    mixed.mkdir()
+    for n in range(4):
+        (mixed / f"known{n}.png").write_bytes((root / "typical" / f"{n:03d}.png").read_bytes())
+        (mixed / f"other{n}.png").write_bytes((root / "others" / f"{n:03d}.png").read_bytes())
+    words = ("report", work / "model.onnx", "--int8", work / "model.trt.onnx", "--out", work)
+    code, out, talk = run(*words, "--pictures", mixed, "--json")
+    assert code == 0, talk
+    assert json.loads(out)["n"] == 4 and json.loads(out)["left_out"] == 4
+    assert "4 of the pictures were calibrated on and are left out" in talk
+    code, _, talk = run(*words, "--pictures", root / "typical")
+    assert code == 1
+    assert talk.splitlines()[-1] == (
+        "all 12 pictures were calibrated on; a report needs others: give a held-out folder"
+    )
+
+
+def test_held_out_looks_at_contents_not_at_names(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"one")
+    (tmp_path / "b.png").write_bytes(b"two")
+    samples = [Sample(path=tmp_path / name, image=name, label="") for name in ("a.png", "b.png")]
+    import hashlib
+
+    kept, left_out = held_out(samples, {hashlib.sha256(b"two").hexdigest()})
+    assert [sample.image for sample in kept] == ["a.png"] and left_out == 1
+
+
+def test_no_picture_and_no_cells_are_refused(root: Path) -> None:
+    graph, exported = load_graph(root / "work" / "model.onnx"), read_exported(root / "work" / "export.json")
+    with pytest.raises(
+        DatasetError, match="^there is no picture to compare on; give a folder with at least one,"
+    ):
+        compare_on_pictures(graph, {}, [], SPEC, exported)
+    model = ModelProto()
+    model.CopyFrom(graph.model)
+    del model.graph.output[0]
+    sample = load_dataset(root / "others").samples[:1]
+    with pytest.raises(
+        FormatError, match="^the graph's outputs are feature; a verdict needs one named cells$"
+    ):
+        compare_on_pictures(graph_of(model), {}, sample, SPEC, exported)
+
+
+Spoil = Callable[[Path], object]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "command", "code", "sentence"),
+    [
+        (
+            lambda root: None,
+            "ranges {work}/model.onnx --pictures {root}/typical --out {work} --rule best",
+            2,
+            "there is no rule best; give mse, minmax, percentile, kl",
+        ),
+        (
+            lambda root: None,
+            "render {work}/model.onnx --ranges {work}/ranges.json --out {work} --arch mips",
+            2,
+            "there is no architecture mips; give x86_64, aarch64, auto",
+        ),
+        (
+            lambda root: (root / "work/preprocess.json").unlink(),
+            "ranges {work}/model.onnx --pictures {root}/typical --out {work}",
+            1,
+            "{work}/preprocess.json cannot be read (No such file or directory); is the path right?",
+        ),
+        (
+            lambda root: save(residual_model(seed=7), root / "work/model.onnx"),
+            "report {work}/model.onnx --int8 {work}/model.cpu.onnx --pictures {root}/others --out {work}",
+            1,
+            "{work}/export.json is of another graph than {work}/model.onnx; export it again",
+        ),
+        (
+            lambda root: None,
+            "report {work}/model.onnx --int8 {work}/model.onnx --pictures {root}/others --out {work}",
+            1,
+            "{work}/model.onnx is not an INT8 graph of this project; render it: python -m calibration render",
+        ),
+        (
+            lambda root: (root / "work/model.cpu.onnx").write_bytes(b"\x00\x01"),
+            "report {work}/model.onnx --int8 {work}/model.cpu.onnx --pictures {root}/others --out {work}",
+            1,
+            "{work}/model.cpu.onnx is no ONNX graph; render it: python -m calibration render",
+        ),
+        (
+            lambda root: None,
+            "report {work}/model.onnx --int8 {work}/model.cpu.onnx --int8 {work}/model.cpu.onnx "
+            "--pictures {root}/others --out {work}",
+            2,
+            "{work}/model.cpu.onnx and {work}/model.cpu.onnx are the same rendering; give one of each",
+        ),
+        (
+            lambda root: (root / "taken").write_text("a file"),
+            "render {work}/model.onnx --ranges {work}/ranges.json --out {root}/taken",
+            1,
+            "{root}/taken: File exists; nothing half-written is left, mend it and run again",
+        ),
+        (
+            lambda root: save(residual_model(seed=7), root / "work/model.onnx"),
+            "render {work}/model.onnx --ranges {work}/ranges.json --out {work}",
+            1,
+            None,
+        ),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence(
+    root: Path, spoil: Spoil, command: str, code: int, sentence: str | None
+) -> None:
+    spoil(root)
+    words = command.format(work=root / "work", root=root).split()
+    found, _, talk = run(*words)
+    assert found == code, talk
+    last = talk.rstrip().splitlines()[-1]
+    if sentence is None:
+        assert re.fullmatch(
+            r"the range table is of graph \w{12}, but this is graph \w{12}; make the .*", last
+        )
+    else:
+        assert last == sentence.format(work=root / "work", root=root)
+    assert "Traceback" not in talk
+
+
+def test_preprocessing_survives_the_disk(tmp_path: Path) -> None:
+    write_preprocess(tmp_path / "preprocess.json", SPEC)
+    assert read_preprocess(tmp_path / "preprocess.json") == SPEC
+
+
+def test_the_command_runs_as_a_module_and_asks_wrongly_with_2() -> None:
+    def module(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "calibration", *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+    helped = module("--help")
+    assert helped.returncode == 0 and "ranges" in helped.stdout and not helped.stderr
+    asked = module("render", "--nonsense")
+    assert asked.returncode == 2 and "Traceback" not in asked.stderr
