@@ -47,7 +47,7 @@ fi
 
 mkdir -p build
 log=build/install-$(basename "$venv").log
-say "installing what constraints.txt pins into $venv (minutes the first time, PyTorch is large)"
+say "installing into $venv what constraints.txt pins (minutes the first time)"
 begun=$SECONDS
 # shellcheck disable=SC2086  # the words of $what are meant apart
 "$venv/bin/python" -m pip install --progress-bar off -c constraints.txt -e $what >"$log" 2>&1 </dev/null &
