@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 from uuid import uuid4
@@ -22,9 +22,8 @@ import numpy as np
 
 from edge_sdk.arrays import Array, Image
 from edge_sdk.errors import HubError, HubRefused
-from edge_sdk.quality.datasets import Dataset, read_image, read_mask
 from edge_sdk.vision.preprocess import PreprocessSpec, cells_of_mask
-from examples.loop.video import Canvas
+from examples.loop.video import LineVideo
 
 __all__ = ["Hub", "Operator", "Said", "answer_all", "say"]
 
@@ -83,24 +82,24 @@ class Hub:
             raise HubError(f"the hub at {self.url} cannot be reached ({error}); is it running?") from error
 
 
-@dataclass
 class Operator:
-    """Knows the truth of each picture of a line, and finds it again by what the picture shows."""
+    """Knows the truth of each picture of a line, and finds it again by what the picture shows.
 
-    dataset: Dataset
-    """Of the pictures that the station's video shows, with labels and masks."""
-    canvas: Canvas
-    spec: PreprocessSpec
-    """Of the network whose cells are asked about."""
-    _shown: list[Array] = field(default_factory=list)
-    _by_digest: dict[str, int] = field(default_factory=dict)
+    Args:
+        video: That the station sees, with what is known of its pictures.
+        spec: Of the network whose cells are asked about.
+        classes: In the order of the masks' ids.
+    """
 
-    def __post_init__(self) -> None:
-        for sample in self.dataset.samples:
-            self._shown.append(_small(self.canvas.picture(read_image(sample))))
+    def __init__(self, video: LineVideo, spec: PreprocessSpec, *, classes: Sequence[str]) -> None:
+        self._video = video
+        self._spec = spec
+        self._classes = tuple(classes)
+        self._shown = [_small(video.canvas.picture(one.image)) for one in video.pictures]
+        self._by_digest: dict[str, int] = {}
 
     def recognise(self, picture: bytes) -> int:
-        """Which of the set's pictures an encoded picture shows: the one that it differs least from."""
+        """Which of the video's pictures an encoded picture shows: the one that it differs least from."""
         digest = hashlib.sha256(picture).hexdigest()
         if digest not in self._by_digest:
             seen = _small(
@@ -112,22 +111,20 @@ class Operator:
 
     def say(self, number: int, questions: Sequence[dict[str, Any]]) -> list[Said]:
         """What to say of a picture's questions."""
-        sample = self.dataset.samples[number]
-        mask = None
-        if sample.mask is not None and not sample.healthy:
-            image = read_image(sample)
-            found = read_mask(sample, image.shape[:2], classes=self.dataset.classes)
-            mask = None if found is None or not found.any() else self.canvas.mask(found)
-        grids = {tuple(question["grid"]) for question in questions if question.get("grid")}
-        truth = {grid: self._cells(mask, grid) for grid in grids} if mask is not None else {}
-        return say(sample.healthy, truth, questions, classes=self.dataset.classes, label=sample.label)
+        one = self._video.pictures[number]
+        truth: dict[tuple[int, ...], dict[str, Array]] = {}
+        if not one.healthy and one.mask is not None and one.mask.any():
+            mask = self._video.canvas.mask(one.mask)
+            grids = {tuple(question["grid"]) for question in questions if question.get("grid")}
+            truth = {grid: self._cells(mask, grid) for grid in grids}
+        return say(one.healthy, truth, questions, classes=self._classes, label=one.label)
 
     def _cells(self, mask: Array, grid: tuple[int, ...]) -> dict[str, Array]:
         """Which cells are defective, by class."""
         rows, columns = grid
         return {
-            name: cells_of_mask((mask == k + 1).astype(np.uint8), self.spec, (rows, columns)) >= COVERED
-            for k, name in enumerate(self.dataset.classes)
+            name: cells_of_mask((mask == k + 1).astype(np.uint8), self._spec, (rows, columns)) >= COVERED
+            for k, name in enumerate(self._classes)
         }
 
 

@@ -12,7 +12,7 @@ import jinja2
 
 from examples.loop.charts import Point, histogram, scatter
 from examples.loop.schema import DemoReport, Figures, OnBothLines
-from examples.loop.words import headline, named, not_good, shown
+from examples.loop.words import LEFT, headline, named, not_good, shown
 
 __all__ = ["Compared", "PageExtras", "Plane", "QuestionShot", "Shot", "render"]
 
@@ -99,6 +99,7 @@ def render(report: DemoReport, extras: PageExtras) -> str:
         report=report,
         extras=extras,
         headline=headline(report),
+        left=report.adapted.method in LEFT,
         complaints=not_good(report),
         models=_models(report),
         outcomes=_bars(
@@ -133,7 +134,7 @@ def _models(report: DemoReport) -> list[_Row]:
         if name == "adapted":
             method = report.adapted.method
             what = (
-                "left as it was: the rules saw no need" if method == "none" else f"by {named(method)}, {what}"
+                "left as it was: the rules saw no need" if method in LEFT else f"by {named(method)}, {what}"
             )
         rows.append(_Row(title, what, kind, model.original, model.new))
     return rows

@@ -47,7 +47,12 @@ class Stages:
         self.done: list[Stage] = []
 
     def __call__(
-        self, name: str, work: Callable[[], dict[str, Any]], tell: Callable[[dict[str, Any]], str]
+        self,
+        name: str,
+        work: Callable[[], dict[str, Any]],
+        tell: Callable[[dict[str, Any]], str],
+        *,
+        only_with: str | None = None,
     ) -> Any:
         """Do a stage, or take what it found before.
 
@@ -55,15 +60,19 @@ class Stages:
             name: Of the stage, unique.
             work: Does it; returns what it found.
             tell: What it found as a phrase for the progress line.
+            only_with: A later stage without whose result this one's is worth nothing: processes that it
+                started live until then.
         """
         number = f"[{len(self.done) + 1:>2}/{self._count}]"
-        path = self._folder / f"{name.replace(' ', '-')}.json"
+        path = self._path(name)
         kept = self._kept(path)
+        if only_with is not None and not self._path(only_with).exists():
+            kept = None
         if kept is not None:
             found, took_s = kept["found"], float(kept["took_s"])
             self._say(f"{number} {name:<10} done before: {tell(found)}")
         else:
-            self._resume = False  # what follows hangs on this one
+            self._forget()
             self._say(f"{number} {name:<10} …")
             began = time.monotonic()
             found = work()
@@ -75,6 +84,17 @@ class Stages:
         self._digest = _digest([self._digest, found])
         self.done.append(Stage(name=name, took_s=round(took_s, 2)))
         return found
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name.replace(' ', '-')}.json"
+
+    def _forget(self) -> None:
+        """What follows hangs on the stage that is done now."""
+        self._resume = False
+        done = {self._path(stage.name) for stage in self.done}
+        for path in self._folder.glob("*.json"):
+            if path not in done:
+                path.unlink()
 
     def _kept(self, path: Path) -> dict[str, Any] | None:
         if not self._resume or not path.exists():

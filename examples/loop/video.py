@@ -16,10 +16,9 @@ import cv2
 import numpy as np
 
 from edge_sdk.arrays import Array, Image
-from edge_sdk.quality.datasets import Dataset, Sample, read_image, read_mask
 from edge_sdk.vision.preprocess import PreprocessSpec, fitted, geometry
 
-__all__ = ["Canvas", "LineVideo", "canvas_for", "write_avi", "write_line_video"]
+__all__ = ["Canvas", "Filmed", "LineVideo", "canvas_for", "write_avi", "write_line_video"]
 
 JPEG = [
     cv2.IMWRITE_JPEG_QUALITY, 95,
@@ -57,13 +56,27 @@ class Canvas:
         return canvas
 
 
+@dataclass(frozen=True, eq=False)
+class Filmed:
+    """A picture of the line, and what is known of it."""
+
+    name: str
+    image: Image
+    """As the line's camera saw it."""
+    healthy: bool | None
+    """``None``: nobody knows."""
+    mask: Array | None = None
+    """``(H, W)``, 0 healthy, ``k + 1`` class ``k``; ``None`` where nothing was drawn."""
+    label: str = ""
+
+
 @dataclass(frozen=True)
 class LineVideo:
     """A video with what is known of each of its frames."""
 
     path: Path
     canvas: Canvas
-    samples: tuple[Sample, ...]
+    pictures: tuple[Filmed, ...]
     """In the order of the frames."""
 
 
@@ -85,31 +98,31 @@ def canvas_for(sizes: Sequence[tuple[int, int]], spec: PreprocessSpec) -> Canvas
     )
 
 
-def write_line_video(dataset: Dataset, out: Path, *, spec: PreprocessSpec, rate_hz: float) -> LineVideo:
+def write_line_video(
+    pictures: Sequence[Filmed], out: Path, *, spec: PreprocessSpec, rate_hz: float
+) -> LineVideo:
     """Write ``line.avi``, ``frames.csv`` (index, picture, mask) and the masks on the canvas.
 
     Args:
-        dataset: The pictures, in the order of their names, with whatever is known of them.
+        pictures: In the order in which they pass; one or more.
         out: Folder; made where there is none.
         spec: Of the network that will look at the video.
         rate_hz: Frames a second that the video states.
     """
     (out / "masks").mkdir(parents=True, exist_ok=True)
-    images = [read_image(sample) for sample in dataset.samples]
-    canvas = canvas_for([image.shape[:2] for image in images], spec)
+    canvas = canvas_for([one.image.shape[:2] for one in pictures], spec)
     path = out / "line.avi"
-    write_avi(path, [canvas.picture(image) for image in images], rate_hz=rate_hz)
+    write_avi(path, [canvas.picture(one.image) for one in pictures], rate_hz=rate_hz)
     with (out / "frames.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["index", "picture", "mask"])
-        for index, (sample, image) in enumerate(zip(dataset.samples, images, strict=True)):
-            mask = read_mask(sample, image.shape[:2], classes=dataset.classes)
+        for index, one in enumerate(pictures):
             name = ""
-            if mask is not None:
+            if one.mask is not None:
                 name = f"masks/{index:05d}.png"
-                cv2.imwrite(str(out / name), canvas.mask(mask))
-            table.writerow([index, sample.image, name])
-    return LineVideo(path, canvas, dataset.samples)
+                cv2.imwrite(str(out / name), canvas.mask(one.mask))
+            table.writerow([index, one.name, name])
+    return LineVideo(path, canvas, tuple(pictures))
 
 
 def write_avi(path: Path, frames: Sequence[Image], *, rate_hz: float) -> None:

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 
 from examples.loop.schema import DemoReport, Figures, OnBothLines
 
-__all__ = ["Headline", "headline", "named", "not_good", "shown"]
+__all__ = ["LEFT", "Headline", "headline", "named", "not_good", "shown"]
 
 MATTERS = 0.02
 """Differences of average precision below this are told as none."""
+LEFT = ("none", "source")
+"""What the rules call it to change nothing."""
 DROP = 0.1
 """From here on a gap is told as a drop."""
 
@@ -29,7 +31,9 @@ def shown(value: float | None, digits: int = 2) -> str:
 
 def named(method: str) -> str:
     """A method as its paper writes it."""
-    return {"adabn": "AdaBN", "dann": "DANN", "none": "none: left as it was"}.get(method.lower(), method)
+    return {"adabn": "AdaBN", "dann": "DANN", **dict.fromkeys(LEFT, "left as it was")}.get(
+        method.lower(), method
+    )
 
 
 def _ap(model: OnBothLines, line: str) -> float | None:
@@ -69,7 +73,7 @@ def headline(report: DemoReport) -> Headline:
         f"Trained on {report.data.original or 'its own line'} it reaches {shown(own)} there "
         f"and {shown(before)} on {report.data.new or 'the new line'}.",
     ]
-    if report.adapted.method == "none":
+    if report.adapted.method in LEFT:
         lead.append("The rules that see no label left it as it was.")
     else:
         method = report.adapted.method
@@ -103,7 +107,7 @@ def _complaints(report: DemoReport) -> Iterator[str]:
             f"{shown(plain_drop)} instead of {shown(drop)}. A drop shown without jitter alone would be staged."
         )
     gain = _less(adapted.new.ap, so.new.ap)
-    if adapted.method == "none":
+    if adapted.method in LEFT:
         better = [rule for rule in adapted.methods if (_less(rule.ap_new, so.new.ap) or 0) > MATTERS]
         for rule in better:
             yield (
@@ -120,7 +124,7 @@ def _complaints(report: DemoReport) -> Iterator[str]:
         key=lambda r: r.ap_new or 0.0,
         default=None,
     )
-    if best is not None and adapted.method not in ("none", best.method):
+    if best is not None and adapted.method not in (*LEFT, best.method):
         lead = _less(best.ap_new, adapted.new.ap)
         if lead is not None and lead > MATTERS:
             yield f"{named(best.method)} would have been {shown(lead)} better than {named(adapted.method)}, the choice."

@@ -54,3 +54,19 @@ def test_what_follows_a_stage_that_is_done_again_is_done_again(tmp_path):
     (tmp_path / "data.json").unlink()
     run(tmp_path, {"data": first, "train": second})
     assert (first.times, second.times) == (2, 2)
+
+
+def test_a_stage_whose_processes_have_ended_is_done_again_unless_the_whole_was_finished(tmp_path):
+    line, swap = Work({"n": 7}), Work({"n": 8})
+
+    def whole(*, fails: bool) -> None:
+        stages = Stages(tmp_path, {}, count=2, resume=True, say=lambda told: None)
+        stages("line", line, lambda found: "", only_with="swap")
+        if not fails:
+            stages("swap", swap, lambda found: "", only_with="swap")
+
+    whole(fails=True)
+    whole(fails=False)
+    assert (line.times, swap.times) == (2, 1)
+    whole(fails=False)
+    assert (line.times, swap.times) == (2, 1)

@@ -1,0 +1,134 @@
+"""From what the stages found to the report and the page."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edge_sdk.quality.datasets import read_picture
+from examples.loop.demo import Demo
+from examples.loop.evaluated import Evaluated, compared, plane
+from examples.loop.page import Compared, PageExtras, Plane, QuestionShot
+from examples.loop.schema import DemoReport, Stage
+
+__all__ = ["extras_of", "report_of"]
+
+SHOWN = 5
+"""Test pictures on the page."""
+SHIPPED = "Pictures of hazelnuts: Intel / anomalib, CC BY 4.0, scaled down."
+
+
+def report_of(demo: Demo, found: dict[str, Any], stages: Sequence[Stage], took_s: float) -> DemoReport:
+    """``report.json`` from the results of all stages.
+
+    Args:
+        demo: That ran.
+        found: Each stage's result by its name.
+        stages: With their times.
+        took_s: The whole.
+    """
+    adapted, retrain, summary = found["adapt"], found["retrain"], found["swap"]["summary"]
+    decision = adapted["decision"]
+    station = summary["station"]
+    swaps = summary["swaps"]
+    return DemoReport.model_validate(
+        {
+            "schema": "demo/1",
+            "data": found["data"],
+            "seed": demo.settings.seed,
+            "quick": demo.settings.quick,
+            "took_s": round(took_s, 1),
+            "stages": [stage.model_dump() for stage in stages],
+            "source_only": found["drop"]["source"],
+            "source_only_plain": found["drop"]["plain"],
+            "adapted": {
+                **adapted["figures"],
+                "method": decision["method"],
+                "why": decision["why"],
+                "methods": adapted["methods"],
+            },
+            "retrained": {**retrain["masked"], "strategy": "masked"},
+            "retrained_unmasked": {**retrain["unmasked"], "strategy": "unmasked"},
+            "full_labels": {**retrain["full-labels"], "strategy": "full-labels"},
+            "int8": {**found["int8"], "rendering": _rendering(found)},
+            "station": {name: station[name] for name in
+                        ("frames_in", "outcomes", "not_inspected_by", "fps", "p50_ms", "p99_ms")},
+            "outbox": {
+                "put": summary["outbox"]["put"],
+                "uploaded": found["swap"]["uploaded"],
+                "at_hub": found["swap"]["at_hub"],
+            },
+            "answers": found["answers"]["answers"],
+            "swap": {
+                "bundle": Path(found["bundle 2"]["bundle"]).stem,
+                "frames_lost": sum(swap["frames_lost"] for swap in swaps),
+            },
+        }
+    )  # fmt: skip
+
+
+def _rendering(found: dict[str, Any]) -> str:
+    """What the station ran: the INT8 graph for CPUs, unless a gate kept it out of the bundle."""
+    left_out = found["bundle"]["left_out"].get("int8-cpu")
+    return "int8-cpu" if left_out is None else f"int8-cpu (not run: {left_out})"
+
+
+def extras_of(demo: Demo, found: dict[str, Any]) -> PageExtras:
+    """Everything that the page shows beside the report."""
+    questions = [
+        QuestionShot(
+            Path(kept["jpeg"]).read_bytes(),
+            f"“Is this {kept['class']}?” The model was {100 * kept['confidence']:.0f} % sure. "
+            + ("The operator confirmed it." if kept["answer"] == "confirm" else "It was a false alarm."),
+        )
+        for kept in found["answers"]["questions"]
+    ]
+    shipped = Path(__file__).parents[1] / "data"
+    return PageExtras(
+        compared=tuple(_compared(demo, found["adapt"]["decision"]["method"])),
+        planes=tuple(_planes(demo)),
+        latencies_ms=tuple(demo.line.latencies_ms()),
+        questions=tuple(questions),
+        command=_command(demo),
+        versions=_versions(),
+        attribution=SHIPPED if shipped in demo.settings.data[0].resolve().parents else "",
+    )
+
+
+def _command(demo: Demo) -> str:
+    settings = demo.settings
+    words = ["python examples/whole_loop.py", *(["--quick"] if settings.quick else [])]
+    words += ["--data", " ".join(path.name for path in settings.data), "--seed", str(settings.seed)]
+    return " ".join(words + (["--gap", settings.gap] if settings.gap else []))
+
+
+def _versions() -> dict[str, str]:
+    names = ("torch", "onnx", "onnxruntime", "opencv-python-headless", "numpy")
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}
+
+
+def _compared(demo: Demo, method: str) -> list[Compared]:
+    """Test pictures of the new line before, adapted and after mentoring: mostly defective ones."""
+    steps = ("source", f"adapted/methods/{method}", "masked")
+    models = [Evaluated(demo.out / name, demo.out / "evaluated" / name) for name in steps]
+    _, lines = demo.lines(evaluating=True)
+    line = lines.new[0]
+    written = sorted((demo.out / "pictures" / "test" / "images").glob("*.png"))
+    shown = list(zip(line.test, written, strict=True))
+    bad = [pair for pair in shown if pair[0].healthy is False]
+    good = [pair for pair in shown if pair[0].healthy]
+    wanted = max(SHOWN - 2, SHOWN - len(good))
+    chosen = [*bad[:wanted], *good[: SHOWN - len(bad[:wanted])]]
+    return compared(models, line, [(sample, read_picture(path)) for sample, path in chosen])
+
+
+def _planes(demo: Demo) -> list[Plane]:
+    """Feature space before anything was done, and after mentoring."""
+    titles = {"source": "Before", "masked": "After mentoring"}
+    found = [
+        plane(title, demo.out / "evaluated" / name, seed=demo.settings.seed) for name, title in titles.items()
+    ]
+    return [one for one in found if one is not None]
