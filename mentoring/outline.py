@@ -77,7 +77,7 @@ def _misses(
     """By how many pixels the cells would fill another box than the one they are known to fill."""
     lefts, tops, rights, bottoms = zip(*(_cut(cell, layout, width, height) for cell in cells), strict=True)
     around = min(lefts), min(tops), max(rights), max(bottoms)
-    return max(abs(a - b) for a, b in zip(around, box, strict=True))
+    return float(max(abs(a - b) for a, b in zip(around, box, strict=True)))
 
 
 def _cut(cell: tuple[int, int], layout: _Layout, width: int, height: int) -> Rectangle:

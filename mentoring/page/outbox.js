@@ -24,17 +24,23 @@ export class Outbox {
    * @param {() => void} changed called whenever a public field has changed
    */
   constructor(send, changed) {
-    this.unsent = 0; // given, not yet at the hub
     this.refused = []; // sentences of answers that the hub will never take
     this.state = "saved"; // saved | sending | away | locked
     this.durable = true; // false where this browser keeps nothing
     this._send = send;
     this._changed = changed;
     this._memory = [];
+    this._coming = 0; // on their way to this computer's disk
+    this._stored = 0; // on it; other tabs send these too, so it is counted there and not here
     this._tries = 0;
     this._timer = 0;
     this._running = false;
     this._writing = Promise.resolve();
+  }
+
+  /** How many answers were given and are not yet at the hub. */
+  get unsent() {
+    return this._coming + this._stored + this._memory.length;
   }
 
   /** Open the store; returns the answers that an earlier visit left unsent. */
@@ -46,7 +52,7 @@ export class Outbox {
       this._db = await done(request);
       this._db.onversionchange = () => this._db.close();
       const left = await done(this._db.transaction("answers").objectStore("answers").getAll());
-      this.unsent = left.filter((row) => !row.refused).length;
+      this._stored = left.filter((row) => !row.refused).length;
       this.refused = left.filter((row) => row.refused).map((row) => row.refused);
       this._kick(0);
       return left.map((row) => row.answer);
@@ -61,7 +67,7 @@ export class Outbox {
 
   /** Keep an answer and send it soon.  Resolves when it is on this computer's disk. */
   add(answer) {
-    this.unsent += 1;
+    this._coming += 1;
     this._changed();
     // one after another, so that a withdrawal never overtakes what it withdraws
     this._writing = this._writing.then(() => this._keep(answer));
@@ -89,12 +95,15 @@ export class Outbox {
         const transaction = this._db.transaction("answers", "readwrite", { durability: "strict" });
         transaction.objectStore("answers").add({ answer });
         await ended(transaction);
+        this._coming -= 1;
+        this._stored += 1;
         return;
       } catch (error) {
         console.error("an answer could not be kept on disk", error);
         this.durable = false;
       }
     }
+    this._coming -= 1;
     this._memory.push({ answer });
     this._changed();
   }
@@ -131,7 +140,12 @@ export class Outbox {
     if (this._memory.length) return this._memory.slice(0, BATCH);
     if (!this._db) return [];
     const all = await done(this._db.transaction("answers").objectStore("answers").getAll());
-    return all.filter((row) => !row.refused).slice(0, BATCH);
+    const waiting = all.filter((row) => !row.refused);
+    if (waiting.length !== this._stored) {
+      this._stored = waiting.length;
+      this._changed();
+    }
+    return waiting.slice(0, BATCH);
   }
 
   async _sendRows(rows) {
@@ -155,9 +169,9 @@ export class Outbox {
         else store.delete(row.seq);
       }
       await ended(transaction);
+      this._stored -= rows.length;
     }
     for (const fate of fates.values()) if (fate.error) this.refused.push(fate.error);
-    this.unsent -= rows.length;
     this._tries = 0;
     this._changed();
   }

@@ -92,7 +92,7 @@ let turn = 0; // counts questions shown, so that a late picture does not replace
 async function showCurrent() {
   const question = ahead.current;
   const mine = ++turn;
-  paintedAt = null;
+  painted(null);
   if (!question) return showIdle();
   setView("asking");
   showPrompt(question);
@@ -104,7 +104,7 @@ async function showCurrent() {
     $("hide").setAttribute("aria-pressed", "false");
     stageBusy(false);
     // painted: the frame after the one that draws it
-    requestAnimationFrame(() => requestAnimationFrame(() => mine === turn && (paintedAt = performance.now())));
+    requestAnimationFrame(() => requestAnimationFrame(() => mine === turn && painted(performance.now())));
   } catch (error) {
     if (mine !== turn) return;
     if (error.status === 404 || error.name === "InvalidStateError") {
@@ -119,6 +119,12 @@ async function showCurrent() {
   } finally {
     clearTimeout(slow);
   }
+}
+
+function painted(at) {
+  paintedAt = at;
+  if (at === null) delete document.body.dataset.painted;
+  else document.body.dataset.painted = at; // for whoever drives this page by machine
 }
 
 function next() {
@@ -180,6 +186,7 @@ function keep(given) {
 
 function continueIfIdle() {
   if (ahead.reached === "locked") return welcome("The hub does not know this token.");
+  if (ahead.reached && outbox.state === "away") outbox.retry();
   if (!ahead.current && ahead.queue.length && document.body.dataset.view !== "welcome") next();
   else if (!ahead.current) showIdle();
   showState();
@@ -206,7 +213,7 @@ function setNote(kind, title, text) {
 function showIdle() {
   if (document.body.dataset.view === "welcome") return;
   turn += 1;
-  paintedAt = null;
+  painted(null);
   stage.clear();
   $("title").textContent = "";
   $("meta").textContent = "";

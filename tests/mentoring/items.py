@@ -91,7 +91,8 @@ def metal(rng: np.random.Generator, height: int, width: int) -> Image:
     y, x = np.mgrid[0:height, 0:width]
     light = 128 + 46 * np.exp(-((x / width - 0.45) ** 2 + (y / height - 0.4) ** 2) / 0.18)
     grey = light + 3.2 * grain + rng.normal(0, 2, (height, width))
-    return np.clip(grey[..., None] * np.array([1.04, 1.0, 0.95]), 0, 255).astype(np.uint8)
+    picture: Image = np.clip(grey[..., None] * np.array([1.04, 1.0, 0.95]), 0, 255).astype(np.uint8)
+    return picture
 
 
 def draw_defect(picture: Image, class_id: int, at: tuple[int, int], rng: np.random.Generator) -> None:

@@ -41,7 +41,9 @@ def test_agrees_with_the_station_s_own_geometry(
     # the picture takes whole pixels of the network's input, so its edges are off by up to one of them
     slack = 1.5 * max(1 / place.scale_x, 1 / place.scale_y) + 0.05
     # and a box cut by the frame's edge may fit both layouts, which then lie close together
-    slack = max(slack, 0.25 * CELL_PX / place.scale_x, 0.25 * CELL_PX / place.scale_y)
+    slack = max(slack, 0.5 * CELL_PX / place.scale_x, 0.5 * CELL_PX / place.scale_y)
+    around = (*np.min(found, axis=0)[:2], *np.max(found, axis=0)[2:])
+    assert np.abs(np.array(around) - box).max() <= max(slack / 2, 0.25 * CELL_PX / place.scale_x)
     assert np.abs(np.array(found) - truth).max() <= slack
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 
 from edge_sdk.clock import FakeClock
-from edge_sdk.records import decode_item
+from edge_sdk.documents import sha256_hex
+from edge_sdk.records import Part, Record, decode_item, encode_item, item_id
+from mentoring import catalogue
 from mentoring import store as store_module
 from mentoring.hub import Hub
 from mentoring.problems import NoRoom, NotAcceptable, NotFound, TooLarge, WrongKind
@@ -111,11 +114,10 @@ def test_an_altered_part_is_refused_by_name(hub: Hub, drawn: list[Item]) -> None
 
 
 def test_a_confidence_map_with_a_nan_is_refused(hub: Hub, drawn: list[Item]) -> None:
-    from edge_sdk.documents import sha256_hex
-    from edge_sdk.records import Part, Record, _npy, encode_item, item_id  # type: ignore[attr-defined]
-
     record = decode_item(drawn[0][1])
-    data = _npy(np.full((2, 12, 12), np.nan, np.float16))
+    file = io.BytesIO()
+    np.save(file, np.full((2, 12, 12), np.nan, np.float16))
+    data = file.getvalue()
     parts = {**record.parts, "confidence": data}
     entries = (
         record.header.parts[0],
@@ -154,7 +156,7 @@ def test_the_file_is_safe_before_the_row_is_written(
     hub: Hub, drawn: list[Item], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     happened: list[str] = []
-    real_fsync, real_link, real_add = os.fsync, os.link, store_module.add
+    real_fsync, real_link, real_add = os.fsync, os.link, catalogue.add
 
     def fsync(handle: int) -> None:
         happened.append("fsync folder" if Path(f"/proc/self/fd/{handle}").is_dir() else "fsync file")
@@ -264,8 +266,6 @@ def test_an_item_of_a_healthy_control_frame_has_no_question_and_is_taken(hub: Hu
 
 
 def named(item: bytes) -> Item:
-    from edge_sdk.records import item_id
-
     return item_id(item), item
 
 
