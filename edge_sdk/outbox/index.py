@@ -116,12 +116,15 @@ class Index:
         return self._path is None
 
     def bytes(self) -> int:
-        """What the index takes on the disk, with what its log may grow to."""
+        """What the index takes on the disk, with what its log may grow to and a damaged one set aside."""
         sizes = {}
         for suffix in ("", "-wal", "-shm"):
             with suppress(OSError):
                 sizes[suffix] = os.stat(f"{self._path}{suffix}").st_blocks * 512
         table = sizes.pop("", 0)
+        for damaged in self._folder.glob("index-*.bad"):
+            with suppress(OSError):
+                table += damaged.stat().st_blocks * 512
         return table + max(LOG_BYTES, sum(sizes.values()))
 
     # -- what the store asks ---------------------------------------------------------------------

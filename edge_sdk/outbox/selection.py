@@ -178,7 +178,7 @@ class DuplicateGate:
         """``(32, 32)`` grey levels of an image, every pixel averaged in."""
         import cv2
 
-        small = cv2.resize(image, (self.SIDE, self.SIDE), interpolation=cv2.INTER_AREA)
+        small = cv2.resize(np.ascontiguousarray(image), (self.SIDE, self.SIDE), interpolation=cv2.INTER_AREA)
         return np.asarray(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), np.int16)
 
     def seen(self, thumbnail: Array) -> bool:

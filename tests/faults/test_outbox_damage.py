@@ -11,10 +11,12 @@ import threading
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from edge_sdk.clock import FakeClock
 from edge_sdk.outbox import Outbox, look
-from edge_sdk.records import item_id
+from edge_sdk.records import encode_item, item_id
 from tests.outbox.making import record
 
 
@@ -174,6 +176,41 @@ def test_a_file_that_is_no_item_is_set_aside(tmp_path: Path) -> None:
     (tmp_path / "items" / "notes.txt").write_text("do not forget")
     assert offered(tmp_path) == names
     assert (tmp_path / "quarantine" / "notes.txt.why").read_text() == "its name is no digest\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "why"),
+    [
+        (b'"seq":5', b'"seq":%d' % 2**70, f"its seq is {2**70}, which no station counts to\n"),
+        (b'"value":0.5', b'"value":NaN', "its value is not a number\n"),
+        (b'"schema":"item/1"', b'"schema":"item/2"', None),
+        (b'"boot_id":"', b'"boot_id":"\\ud800', None),
+        (b'"seq":5', b'"seq":' + b"[" * 50_000, None),
+        (b'"seq":5', b'"seq":-1', None),
+    ],
+    ids=["seq", "value", "schema", "text", "depth", "negative"],
+)
+def test_a_header_that_no_station_writes_stops_nothing(
+    tmp_path: Path, before: bytes, after: bytes, why: str | None
+) -> None:
+    names = filled(tmp_path, 2)
+    whole = encode_item(record(5))
+    assert before in whole
+    data = whole.replace(before, after, 1)
+    (tmp_path / "items" / item_id(data)).write_bytes(data)
+    found = offered(tmp_path)
+    assert set(names) <= set(found) <= {*names, item_id(data)}
+    if why is not None:
+        assert (tmp_path / "quarantine" / f"{item_id(data)}.why").read_text() == why
+
+
+@given(data=st.binary(max_size=300))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_file_among_the_items_stops_nothing(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "items").mkdir(exist_ok=True)
+    (tmp_path / "items" / item_id(data)).write_bytes(data)
+    with Outbox(tmp_path, sending=True) as outbox:
+        assert outbox.lease(10, for_s=1) == ()
 
 
 def test_what_is_set_aside_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,7 +106,7 @@ def test_with_both_killed_and_connections_cut_every_acknowledged_item_reaches_th
         return lot.choice(faults)
 
     with StoringHub(tmp_path / "hub", fault=trouble) as hub:
-        while kills < KILLS:
+        while kills < KILLS * 2 // 3:
             station, uploader = start(WRITER, folder), start(UPLOADER, folder, hub.url)
             lines: list[str] = []
             for process in (station, uploader):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from edge_sdk.errors import OutboxError, OutboxFull
 from edge_sdk.outbox import Outbox
 from edge_sdk.records import item_id
-from tests.outbox.disks import FailingDisk
+from tests.outbox.disks import FailingDisk, memory_folder
 from tests.outbox.making import record
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS)
@@ -66,15 +67,21 @@ def work(folder: Path, disk: FailingDisk) -> Work:
     return done
 
 
+@pytest.fixture
+def fast_path(tmp_path: Path) -> Iterator[Path]:
+    with memory_folder(tmp_path) as folder:
+        yield folder
+
+
 @pytest.mark.parametrize("error", ERRORS, ids=errno.errorcode.get)
-def test_one_failing_call_loses_nothing_that_was_acknowledged(tmp_path: Path, error: int) -> None:
+def test_one_failing_call_loses_nothing_that_was_acknowledged(fast_path: Path, error: int) -> None:
     disk = FailingDisk()
-    usual = work(tmp_path / "usual", disk)
+    usual = work(fast_path / "usual", disk)
     assert (len(usual.kept), usual.evicted, usual.errors) == (6, 2, [])
     calls = list(disk.calls)
     raised = 0
     for failing in range(len(calls)):
-        folder = tmp_path / str(failing)
+        folder = fast_path / str(failing)
         disk = FailingDisk(lambda number, call, failing=failing: error if number == failing else None)  # type: ignore[misc]
         done = work(folder, disk)
         raised += len(done.errors)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from edge_sdk.errors import OutboxFull
 from edge_sdk.outbox import Outbox
 from edge_sdk.outbox.disk import write_durably
 from edge_sdk.records import item_id
-from tests.outbox.disks import Call, RecordingDisk, after_power_cut
+from tests.outbox.disks import Call, RecordingDisk, after_power_cut, memory_folder
 from tests.outbox.making import record
 
 STATES = int(os.environ.get("EDGE_SDK_POWER_CUTS", "2000"))
@@ -27,13 +26,8 @@ STATES = int(os.environ.get("EDGE_SDK_POWER_CUTS", "2000"))
 
 @pytest.fixture
 def fast_path(tmp_path: Path) -> Iterator[Path]:
-    """A folder in memory where there is one: the disk is thought here, and its fsync would only be slow."""
-    memory = Path("/dev/shm")
-    if not os.access(memory, os.W_OK):
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir=memory, prefix="edge-sdk-") as folder:
-        yield Path(folder)
+    with memory_folder(tmp_path) as folder:
+        yield folder
 
 
 def recorded_run(folder: Path) -> list[Call]:
