@@ -21,6 +21,12 @@ __all__ = ["html_page"]
 
 _SHOWN = 12
 _SIDE = 340
+_GATES = {
+    "agreement": "verdicts",
+    "cells_agreement": "cells",
+    "sqnr_db": "signal to noise",
+    "score_drop": "average precision",
+}
 _NAMES = {"cpu": "CPU rendering (ONNX Runtime)", "trt": "TensorRT rendering"}
 
 
@@ -95,7 +101,8 @@ def _rendering(kind: str, row: RenderingReport, cost: Cost, judged: Judged, band
     )
     gates = "".join(
         f'<tr class="{"held" if gate.held else "broken"}"><td>{"&#10003;" if gate.held else "&#10007;"}</td>'
-        f"<td>{escape(gate.gate.replace('_', ' '))}</td><td>{escape(gate.sentence)}</td></tr>"
+        f"<td>{escape(_GATES.get(gate.gate, gate.gate))}</td>"
+        f"<td>{escape(gate.sentence.partition(' (weak')[0])}</td></tr>"
         for gate in row.gates
     )
     return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -36,11 +37,13 @@ class Builder:
         weight = self._random.normal(0, scale, (outputs, inputs, kernel, kernel)).astype(np.float32)
         bias = self._random.normal(0, 0.2, outputs).astype(np.float32)
         parts = [source, self.constant(f"{name}.weight", weight), self.constant(f"{name}.bias", bias)]
-        attributes = {"pads": [kernel // 2] * 4, "strides": [stride, stride]}
-        self.nodes.append(helper.make_node("Conv", parts, [name], name=f"{name}.node", **attributes))
+        node = helper.make_node(
+            "Conv", parts, [name], name=f"{name}.node", pads=[kernel // 2] * 4, strides=[stride, stride]
+        )
+        self.nodes.append(node)
         return name
 
-    def add(self, op: str, sources: list[str], name: str, **attributes: object) -> str:
+    def add(self, op: str, sources: list[str], name: str, **attributes: Any) -> str:
         self.nodes.append(helper.make_node(op, sources, [name], name=f"{name}.node", **attributes))
         return name
 

@@ -11,7 +11,7 @@ from onnx import ModelProto, NodeProto, numpy_helper
 
 from calibration.graphs import Graph
 from calibration.placement import observed_tensors, onnxruntime_placement, tensorrt_placement
-from calibration.qdq import qdq_from_onnx
+from calibration.qdq import Architecture, qdq_from_onnx
 from calibration.ranges import RangeTable
 from calibration.sessions import Session, open_session
 from edge_sdk.arrays import Array
@@ -118,9 +118,9 @@ def test_tensorrts_graph_stays_close_to_fp32(residual: Graph, residual_ranges: R
 
 @pytest.mark.parametrize(("architecture", "kind"), [("x86_64", np.uint8), ("aarch64", np.int8)])
 def test_onnxruntimes_graph_has_a_zero_point_and_an_int32_bias(
-    residual: Graph, residual_ranges: RangeTable, architecture: str, kind: type
+    residual: Graph, residual_ranges: RangeTable, architecture: Architecture, kind: type
 ) -> None:
-    model = qdq_from_onnx(residual, residual_ranges, layout="onnxruntime", architecture=architecture)  # type: ignore[arg-type]
+    model = qdq_from_onnx(residual, residual_ranges, layout="onnxruntime", architecture=architecture)
     values, by = constants(model), makers(model)
     least = np.iinfo(kind).min
     for node in model.graph.node:
@@ -156,7 +156,7 @@ def test_onnxruntime_runs_its_integer_kernels(
 def test_onnxruntimes_graph_stays_close_to_fp32(residual: Graph, residual_ranges: RangeTable) -> None:
     fp32 = cells(open_session(residual.model))
     for architecture in ("x86_64", "aarch64"):
-        model = qdq_from_onnx(residual, residual_ranges, layout="onnxruntime", architecture=architecture)  # type: ignore[arg-type]
+        model = qdq_from_onnx(residual, residual_ranges, layout="onnxruntime", architecture=architecture)
         assert sqnr_db(fp32, cells(open_session(model))) > 27
 
 
@@ -177,7 +177,7 @@ def test_what_only_moves_values_shares_their_range(concat: Graph, concat_ranges:
 
 def test_the_outputs_keep_their_names_and_stay_float(residual: Graph, residual_ranges: RangeTable) -> None:
     for layout in ("tensorrt", "onnxruntime"):
-        model = qdq_from_onnx(residual, residual_ranges, layout=layout)  # type: ignore[arg-type]
+        model = qdq_from_onnx(residual, residual_ranges, layout=layout)
         assert [value.name for value in model.graph.output] == ["cells", "feature"]
         assert [value.name for value in model.graph.input] == ["frame"]
         assert open_session(model).run(np.zeros((3, 3, 32, 32), np.float32))["feature"].shape == (3, 32)
@@ -185,7 +185,7 @@ def test_the_outputs_keep_their_names_and_stay_float(residual: Graph, residual_r
 
 def test_equal_inputs_give_equal_bytes(residual: Graph, residual_ranges: RangeTable) -> None:
     for layout in ("tensorrt", "onnxruntime"):
-        made = [qdq_from_onnx(residual, residual_ranges, layout=layout) for _ in range(2)]  # type: ignore[arg-type]
+        made = [qdq_from_onnx(residual, residual_ranges, layout=layout) for _ in range(2)]
         assert made[0].SerializeToString(deterministic=True) == made[1].SerializeToString(deterministic=True)
 
 
@@ -212,7 +212,7 @@ def test_a_channel_without_weights_keeps_its_bias() -> None:
     graph = graph_of(model)
     fp32 = cells(open_session(model))
     for layout in ("tensorrt", "onnxruntime"):
-        made = qdq_from_onnx(graph, table(graph), layout=layout)  # type: ignore[arg-type]
+        made = qdq_from_onnx(graph, table(graph), layout=layout)
         assert sqnr_db(fp32, cells(open_session(made))) > 25
 
 
@@ -237,7 +237,7 @@ def test_fully_connected_heads_are_quantised_whichever_way_their_weights_lie() -
     ranges = table(graph, count=300)
     fp32 = cells(open_session(graph.model))
     for layout in ("tensorrt", "onnxruntime"):
-        model = qdq_from_onnx(graph, ranges, layout=layout)  # type: ignore[arg-type]
+        model = qdq_from_onnx(graph, ranges, layout=layout)
         assert sqnr_db(fp32, cells(open_session(model))) > 25
         weights = {node.input[0]: node for node in model.graph.node if node.op_type == "DequantizeLinear"}
         assert [

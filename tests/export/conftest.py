@@ -62,7 +62,7 @@ def trained() -> torch.nn.Module:
         optimiser.zero_grad()
         cells = network(batch).cells
         loss = torch.nn.functional.binary_cross_entropy_with_logits(cells.amax((1, 2, 3)), wanted)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     return network.eval()
 
