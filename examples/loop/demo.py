@@ -129,7 +129,7 @@ class Demo:
             "pictures": len(dataset.samples),
             "licence": dataset.licence,
             "sha256": dataset.digest,
-            "original": ", ".join(old.domains),
+            "original": "the parts as photographed" if new.gap else ", ".join(old.domains),
             "new": f"the same {words}" if new.gap else ", ".join(new.domains),
             "notes": list(lines.notes),
             "train": len(old.train),
@@ -266,13 +266,16 @@ class Demo:
         return {"int8": int8, **self.bundle("masked", 2)}
 
 
-def _in_words(facts: dict[str, float]) -> dict[str, float]:
+def _in_words(facts: dict[str, float]) -> dict[str, float | str]:
     """What the rules looked at, as the page's table names it."""
-    names = {
-        "positive_rate_new": "alarms, new line",
-        "positive_rate_original": "alarms, original",
+    shares = {
+        "positive_rate_new": "pictures with an alarm",
+        "positive_rate_original": "on the original line",
         "unsure_new": "unsure cells",
-        "score_distance": "score distance",
-        "feature_distance": "feature distance",
     }
-    return {words: facts[name] for name, words in names.items() if name in facts}
+    distances = {"score_distance": "scores off by", "feature_distance": "features off by"}
+    found: dict[str, float | str] = {
+        words: f"{100 * facts[name]:.0f} %" for name, words in shares.items() if name in facts
+    }
+    found.update({words: facts[name] for name, words in distances.items() if name in facts})
+    return found

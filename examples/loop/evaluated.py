@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,16 @@ import numpy as np
 from edge_sdk.arrays import Array, Floats
 from edge_sdk.labels import Labels, Thresholds
 from edge_sdk.quality.datasets import Line, Sample
+from edge_sdk.quality.measures import average_precision, bootstrap_over_groups
 from edge_sdk.vision.decide import decide
 from edge_sdk.vision.decode import decode_cells
 from edge_sdk.vision.preprocess import PreprocessSpec, geometry
 from examples.loop.charts import Point, a_distance, spread_out
 from examples.loop.drawing import reported
 from examples.loop.page import Compared, Plane, Shot
+from examples.loop.schema import Gain
 
-__all__ = ["Evaluated", "compared", "plane"]
+__all__ = ["Evaluated", "compared", "gain", "plane"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,50 @@ class Evaluated:
         with np.load(self.folder / "cells.npz", allow_pickle=False) as found:
             maps = found["new_confidence"].astype(np.float32) * found["new_valid"][:, None]
             return dict(zip(found["new_names"].tolist(), maps, strict=True))
+
+    def scores(self) -> dict[str, tuple[Array, Array]]:
+        """Scores and truth of each of the new line's test pictures: its known cells, or the picture as one."""
+        with np.load(self.folder / "cells.npz", allow_pickle=False) as found:
+            maps = found["new_confidence"].astype(np.float32).max(axis=1)
+            truth, known = found["new_truth"].max(axis=1), found["new_known"].max(axis=1).astype(bool)
+            shown = found["new_valid"].astype(bool)
+            names = found["new_names"].tolist()
+        with np.load(self.folder / "features.npz", allow_pickle=False) as found:
+            defective = found["new_defective"].astype(bool)
+        where = known & shown
+        if (truth * where).any():
+            return {name: (maps[n][where[n]], truth[n][where[n]]) for n, name in enumerate(names)}
+        maxima = np.where(shown, maps, 0).max(axis=(1, 2))
+        return {name: (maxima[n : n + 1], defective[n : n + 1].astype(int)) for n, name in enumerate(names)}
+
+
+def gain(before: Evaluated, after: Evaluated, units: Mapping[str, str]) -> Gain | None:
+    """How much better one model is than another on the same test pictures of the new line.
+
+    Args:
+        before: The one.
+        after: The other.
+        units: Of each picture what may not be torn apart: its group, or itself.
+
+    Returns:
+        ``None`` where there is nothing to measure it on.
+    """
+    first, second = before.scores(), after.scores()
+    names = [name for name in first if name in second]
+    truth = {name: first[name][1] for name in names}
+    if not any(one.any() for one in truth.values()):
+        return None
+
+    def difference(rows: Array) -> float:
+        chosen = [names[row] for row in rows]
+        true = np.concatenate([truth[name] for name in chosen])
+        return average_precision(
+            np.concatenate([second[name][0] for name in chosen]), true
+        ) - average_precision(np.concatenate([first[name][0] for name in chosen]), true)
+
+    low, high = bootstrap_over_groups(difference, [units[name] for name in names], rounds=400)
+    value = difference(np.arange(len(names)))
+    return Gain(value=value, low=low, high=high) if np.isfinite([value, low, high]).all() else None
 
 
 def compared(models: list[Evaluated], line: Line, shown: list[tuple[Sample, Any]]) -> list[Compared]:

@@ -10,9 +10,10 @@ from typing import Any
 
 from edge_sdk.quality.datasets import read_picture
 from examples.loop.demo import Demo
-from examples.loop.evaluated import Evaluated, compared, plane
+from examples.loop.evaluated import Evaluated, compared, gain, plane
 from examples.loop.page import Compared, PageExtras, Plane, QuestionShot
 from examples.loop.schema import DemoReport, Stage
+from examples.loop.words import named
 
 __all__ = ["extras_of", "report_of"]
 
@@ -47,12 +48,13 @@ def report_of(demo: Demo, found: dict[str, Any], stages: Sequence[Stage], took_s
             "adapted": {
                 **adapted["figures"],
                 "method": decision["method"],
-                "why": decision["why"],
+                "why": _sentence(decision["why"]),
                 "methods": adapted["methods"],
             },
             "retrained": {**retrain["masked"], "strategy": "masked"},
             "retrained_unmasked": {**retrain["unmasked"], "strategy": "unmasked"},
             "full_labels": {**retrain["full-labels"], "strategy": "full-labels"},
+            "gains": _gains(demo, decision["method"]),
             "int8": {**found["int8"], "rendering": _rendering(found)},
             "station": {name: station[name] for name in
                         ("frames_in", "outcomes", "not_inspected_by", "fps", "p50_ms", "p99_ms")},
@@ -68,6 +70,27 @@ def report_of(demo: Demo, found: dict[str, Any], stages: Sequence[Stage], took_s
             },
         }
     )  # fmt: skip
+
+
+def _gains(demo: Demo, method: str) -> dict[str, Any]:
+    """Of adaptation and of mentoring, on the same pictures."""
+    source, adapted, mentored = _steps(demo, method)
+    _, lines = demo.lines()
+    units = {sample.image: sample.unit for sample in lines.new[0].test}
+    found = {"adaptation": gain(source, adapted, units), "mentoring": gain(adapted, mentored, units)}
+    return {name: one.model_dump() for name, one in found.items() if one is not None}
+
+
+def _steps(demo: Demo, method: str) -> list[Evaluated]:
+    """Before, adapted, after mentoring."""
+    names = ("source", f"adapted/methods/{method}", "masked")
+    return [Evaluated(demo.out / name, demo.out / "evaluated" / name) for name in names]
+
+
+def _sentence(why: str) -> str:
+    """The rules' reason, with methods as their papers write them."""
+    text = why.replace("adabn", named("adabn")).replace("dann", named("dann"))
+    return text[:1].upper() + text[1:].rstrip(".") + "."
 
 
 def _rendering(found: dict[str, Any]) -> str:
@@ -112,8 +135,7 @@ def _versions() -> dict[str, str]:
 
 def _compared(demo: Demo, method: str) -> list[Compared]:
     """Test pictures of the new line before, adapted and after mentoring: mostly defective ones."""
-    steps = ("source", f"adapted/methods/{method}", "masked")
-    models = [Evaluated(demo.out / name, demo.out / "evaluated" / name) for name in steps]
+    models = _steps(demo, method)
     _, lines = demo.lines(evaluating=True)
     line = lines.new[0]
     written = sorted((demo.out / "pictures" / "test" / "images").glob("*.png"))

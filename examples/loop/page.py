@@ -12,7 +12,7 @@ import jinja2
 
 from examples.loop.charts import Point, histogram, scatter
 from examples.loop.schema import DemoReport, Figures, OnBothLines
-from examples.loop.words import LEFT, headline, named, not_good, shown
+from examples.loop.words import LEFT, headline, named, not_good, shown, signed
 
 __all__ = ["Compared", "PageExtras", "Plane", "QuestionShot", "Shot", "render"]
 
@@ -87,7 +87,7 @@ def render(report: DemoReport, extras: PageExtras) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters.update(
-        ap=shown, named=named, percent=_percent, share=_share, jpeg=_data_uri, seconds=_seconds
+        ap=shown, named=named, signed=signed, percent=_percent, share=_share, jpeg=_data_uri, seconds=_seconds
     )
     station = report.station
     latency = None

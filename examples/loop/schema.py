@@ -15,6 +15,7 @@ __all__ = [
     "DemoReport",
     "Figures",
     "Flip",
+    "Gain",
     "Int8",
     "Mentored",
     "OnBothLines",
@@ -61,6 +62,15 @@ class Figures(Tolerant):
     n: int = Field(ge=0)
     """Test pictures."""
     unit: Literal["cells", "pictures"]
+
+
+class Gain(Tolerant):
+    """A paired difference of AP on the new line's test pictures."""
+
+    value: float
+    low: float
+    """Lower end of the 95 % bootstrap interval over groups."""
+    high: float
 
 
 class OnBothLines(Tolerant):
@@ -185,6 +195,8 @@ class DemoReport(Tolerant):
     retrained: Mentored
     retrained_unmasked: Mentored
     full_labels: Mentored
+    gains: dict[str, Gain] = Field(default_factory=dict)
+    """``adaptation``: adapted against source-only; ``mentoring``: retrained against adapted."""
     int8: Int8
     station: StationReport
     outbox: Outbox

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from examples.loop.schema import DemoReport, Figures, OnBothLines
 
-__all__ = ["LEFT", "Headline", "headline", "named", "not_good", "shown"]
+__all__ = ["LEFT", "Headline", "headline", "named", "not_good", "shown", "signed"]
 
 MATTERS = 0.02
 """Differences of average precision below this are told as none."""
@@ -27,6 +27,11 @@ class Headline:
 def shown(value: float | None, digits: int = 2) -> str:
     """A figure as text; a dash where there is none."""
     return "–" if value is None else f"{value:.{digits}f}"
+
+
+def signed(value: float) -> str:
+    """A difference with its sign."""
+    return f"{value:+.2f}".replace("-", "−")
 
 
 def named(method: str) -> str:
@@ -76,9 +81,9 @@ def headline(report: DemoReport) -> Headline:
     if report.adapted.method in LEFT:
         lead.append("The rules that see no label left it as it was.")
     else:
-        method = report.adapted.method
         lead.append(
-            f"Adapted by {method} to unlabelled pictures of the new line it reaches {shown(adapted)} there."
+            f"Adapted by {named(report.adapted.method)} to unlabelled pictures of the new line "
+            f"it reaches {shown(adapted)} there."
         )
     lead.append(f"After {said} to questions from its own station it reaches {shown(after)},")
     lead.append(f"and {shown(_ap(report.retrained, 'original'))} on its original line.")
@@ -141,6 +146,7 @@ def _about_mentoring(report: DemoReport) -> Iterator[str]:
     lost = _less(adapted.original.ap, after.original.ap)
     if lost is not None and lost > MATTERS:
         yield f"The original line lost {shown(lost)} by mentoring; its own bundle therefore stays as it was."
+    yield from _perhaps_chance(report)
     control = _less(report.retrained_unmasked.new.ap, after.new.ap)
     if control is not None and control > MATTERS:
         yield f"Calling every cell nobody judged healthy did better than masking, by {shown(control)}."
@@ -156,6 +162,18 @@ def _about_mentoring(report: DemoReport) -> Iterator[str]:
         yield f"At the decision boundary {round(100 * (1 - after.new.recall))} % of the defects are still missed."
     if report.answers.total and report.answers.unsure / report.answers.total > 0.3:
         yield f"{report.answers.unsure} of {report.answers.total} answers were unsure and taught nothing."
+
+
+def _perhaps_chance(report: DemoReport) -> Iterator[str]:
+    """Gains whose interval holds 0."""
+    told = {"adaptation": "adapting", "mentoring": "mentoring"}
+    for name, words in told.items():
+        gain = report.gains.get(name)
+        if gain is not None and gain.value > 0 >= gain.low:
+            yield (
+                f"On so few pictures the gain by {words}, {signed(gain.value)} [{signed(gain.low)}, "
+                f"{signed(gain.high)}], could be chance."
+            )
 
 
 def _about_the_station(report: DemoReport) -> Iterator[str]:

@@ -64,6 +64,10 @@ def made_up_report(**changes: Any) -> DemoReport:
         "retrained": _both(0.961, 0.943, strategy="masked"),
         "retrained_unmasked": _both(0.954, 0.882),
         "full_labels": _both(0.967, 0.951),
+        "gains": {
+            "adaptation": {"value": 0.415, "low": 0.21, "high": 0.62},
+            "mentoring": {"value": 0.097, "low": -0.01, "high": 0.18},
+        },
         "int8": {
             "rendering": "cpu-int8", "agreement": 0.9981, "sqnr_db": 27.4, "speedup": 1.38, "pictures": 15,
             "flips": [{"picture": "ink_b04.png", "fp32": "uncertain", "int8": "passed",

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 
-from edge_sdk.quality.datasets import load_dataset
 from edge_sdk.vision.preprocess import PreprocessSpec
 from examples.loop.operator import Operator, Said, say
-from examples.loop.video import Canvas
-from tests.quality.drawing import draw, table_set
+from examples.loop.video import Canvas, Filmed, LineVideo
 
 GRID = (4, 4)
 
@@ -67,26 +67,35 @@ def test_of_a_picture_that_nobody_knows_nothing_is_claimed():
     assert say(None, {}, [question((0, 0))], classes=["tear"]) == [Said(0, "unsure")]
 
 
-def test_a_picture_is_recognised_after_its_way_through_the_video(tmp_path):
-    root = table_set(tmp_path / "set", "image,label,mask\na.png,tear,m.png\nb.png,good,\nc.png,good,\n")
+def filmed(*masks: np.ndarray | None) -> LineVideo:
     generator = np.random.default_rng(0)
-    for name in ("a.png", "b.png", "c.png"):
+    pictures = []
+    for number, mask in enumerate(masks):
         coarse = generator.integers(0, 256, (5, 7, 3), np.uint8)
-        draw(root / name, cv2.resize(coarse, (32, 24), interpolation=cv2.INTER_LINEAR))
-    data = load_dataset(root)
-    operator = Operator(data, Canvas(64, 64), PreprocessSpec(64, 64))
-    for number, sample in enumerate(data.samples):
-        shown = operator.canvas.picture(cv2.imread(str(sample.path)))
+        image = cv2.resize(coarse, (32, 24), interpolation=cv2.INTER_LINEAR)
+        pictures.append(
+            Filmed(f"{number}.png", image, mask is None, mask, "good" if mask is None else "tear")
+        )
+    return LineVideo(Path("line.avi"), Canvas(64, 64), tuple(pictures))
+
+
+def test_a_picture_is_recognised_after_its_way_through_the_video():
+    video = filmed(None, None, None)
+    operator = Operator(video, PreprocessSpec(64, 64), classes=["tear"])
+    for number, one in enumerate(video.pictures):
+        shown = video.canvas.picture(one.image)
         jpeg = cv2.imencode(".jpg", shown, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
         assert operator.recognise(jpeg) == number
 
 
-def test_the_mask_of_a_picture_decides_which_cells_are_defective(tmp_path):
-    root = table_set(tmp_path / "set", "image,label,mask\na.png,tear,m.png\nb.png,good,\n")
-    operator = Operator(load_dataset(root), Canvas(64, 64), PreprocessSpec(64, 64))
+def test_the_mask_of_a_picture_decides_which_cells_are_defective():
+    torn = np.zeros((24, 32), np.uint8)
+    torn[:8, :8] = 1
+    operator = Operator(filmed(torn, None), PreprocessSpec(64, 64), classes=["tear"])
     # the picture is 32 x 24, so it fills columns 0 to 63 and rows 8 to 55; its upper left corner is torn
     asked = [question((0, 0), (1, 0), number=0), question((3, 3), number=1)]
     assert [said.answer for said in operator.say(0, asked)] == ["confirm", "infirm"]
+    assert [said.answer for said in operator.say(1, asked)] == ["infirm", "infirm"]
 
 
 def test_of_several_classes_the_whole_picture_is_confirmed_as_its_own():

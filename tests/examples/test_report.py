@@ -123,6 +123,12 @@ def test_what_was_not_good_is_told(models, sentence):
     assert any(sentence in complaint for complaint in not_good(at(models)))
 
 
+def test_a_gain_whose_interval_holds_nothing_is_called_perhaps_chance():
+    told = not_good(REPORT)
+    assert "On so few pictures the gain by mentoring, +0.10 [−0.01, +0.18], could be chance." in told
+    assert not any("gain by adapting" in sentence for sentence in told)
+
+
 def test_something_is_always_to_be_held_against_a_demo():
     perfect = at(dict.fromkeys(("source_only", "source_only_plain", "adapted", "retrained"), (0.99, 0.99)))
     assert not_good(perfect)

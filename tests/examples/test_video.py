@@ -11,10 +11,8 @@ import pytest
 from edge_sdk.cameras import open_camera
 from edge_sdk.config import CameraConfig
 from edge_sdk.errors import EndOfFrames
-from edge_sdk.quality.datasets import load_dataset
 from edge_sdk.vision.preprocess import PreprocessSpec, preprocess
-from examples.loop.video import Canvas, canvas_for, write_avi, write_line_video
-from tests.quality.drawing import draw, table_set
+from examples.loop.video import Canvas, Filmed, canvas_for, write_avi, write_line_video
 
 
 def pictures(count: int, size: tuple[int, int] = (48, 64)) -> list[np.ndarray]:
@@ -78,15 +76,18 @@ def test_nothing_is_marked_on_the_padding():
     assert not mask[75:].any()
 
 
-def test_a_set_becomes_a_video_with_a_table_of_its_frames(tmp_path):
-    root = table_set(tmp_path / "set", "image,label,mask\na.png,tear,m.png\nb.png,good,\n")
-    draw(root / "b.png", size=(90, 30))
-    video = write_line_video(load_dataset(root), tmp_path / "out", spec=PreprocessSpec(64, 64), rate_hz=5)
-    rows = list(csv.DictReader((tmp_path / "out" / "frames.csv").read_text().splitlines()))
+def test_a_line_becomes_a_video_with_a_table_of_its_frames(tmp_path):
+    torn = np.zeros((24, 32), np.uint8)
+    torn[:8, :8] = 1
+    first, second = pictures(1, (24, 32))[0], pictures(1, (90, 30))[0]
+    seen = [Filmed("a.png", first, healthy=False, mask=torn), Filmed("b.png", second, healthy=True)]
+    video = write_line_video(seen, tmp_path, spec=PreprocessSpec(64, 64), rate_hz=5)
+    rows = list(csv.DictReader((tmp_path / "frames.csv").read_text().splitlines()))
     assert [(row["index"], row["picture"], bool(row["mask"])) for row in rows] == [
         ("0", "a.png", True),
         ("1", "b.png", False),
     ]
-    mask = cv2.imread(str(tmp_path / "out" / rows[0]["mask"]), cv2.IMREAD_UNCHANGED)
+    mask = cv2.imread(str(tmp_path / rows[0]["mask"]), cv2.IMREAD_UNCHANGED)
     assert mask.shape == (video.canvas.height, video.canvas.width)
     assert set(np.unique(mask)) == {0, 1}
+    assert video.path.stat().st_size > 1000
