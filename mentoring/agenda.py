@@ -114,7 +114,9 @@ class Agenda:
             }
             while behind and taken < min(count, MAX_LEASE):
                 stratum = min(behind, key=lambda number: (behind[number], number))
-                row = connection.execute(_best_of(stratum, now_us, {r.number for r in mine})).first()
+                row = connection.execute(
+                    _best_of(stratum, now_us, until_us - now_us, {r.number for r in mine})
+                ).first()
                 if row is None:
                     del behind[stratum]
                     continue
@@ -161,8 +163,10 @@ def _held(holder: str, now_us: int) -> Select[Any]:
     return select(items).where(*mine).order_by(items.c.number)
 
 
-def _best_of(stratum: int, now_us: int, but: set[int]) -> Select[Any]:
-    free = (items.c.stratum == stratum, items.c.open > 0, items.c.leased_until_us <= now_us)
+def _best_of(stratum: int, now_us: int, lease_us: int, but: set[int]) -> Select[Any]:
+    # a lease beyond what is given out now was made before the clock was set back
+    over = or_(items.c.leased_until_us <= now_us, items.c.leased_until_us > now_us + lease_us)
+    free = (items.c.stratum == stratum, items.c.open > 0, over)
     found = (
         select(items).where(*free, items.c.number.not_in(but)).order_by(items.c.value.desc(), items.c.number)
     )
@@ -217,5 +221,5 @@ def _open(connection: Connection, holder: str | None, now_us: int) -> tuple[int,
         some = select(items.c.open).where(items.c.open > 0, *where).limit(_COUNTED).subquery()
         return int(connection.scalar(select(func.coalesce(func.sum(some.c.open), 0))) or 0)
 
-    others = or_(items.c.holder.is_(None), items.c.holder != holder)
-    return counted(), counted(items.c.leased_until_us > now_us, others)
+    others = (items.c.holder.is_not(None), items.c.holder != holder)
+    return counted(), counted(items.c.leased_until_us > now_us, *others) if holder else 0

@@ -1,7 +1,7 @@
 """What operators said: taken in once each, never changed, taken back only by a new answer.
 
-An answer that withdraws another and is itself ``unsure`` only takes back; the question is open
-again.  One that withdraws and says confirm or infirm is a correction and stands in its place.
+An answer that withdraws another only takes it back, whatever it says itself: the question is open
+again, and who knows better answers it anew.
 """
 
 from __future__ import annotations
@@ -130,17 +130,12 @@ def counts_of(connection: Connection, *, mark: int | None) -> dict[str, int]:
     later = answers.alias()
     covers = and_(later.c.withdraws == answers.c.id, later.c.number <= (_MOST if mark is None else mark))
     withdrawn = exists().where(covers)
-    query = select(answers.c.answer, answers.c.withdraws.is_not(None), withdrawn, func.count()).group_by(
-        answers.c.answer, answers.c.withdraws.is_not(None), withdrawn
-    )
+    query = select(answers.c.answer, withdrawn, func.count()).where(answers.c.withdraws.is_(None))
+    if mark is not None:
+        query = query.where(answers.c.number <= mark)
     found = dict.fromkeys(("confirm", "infirm", "unsure", "withdrawn"), 0)
-    for says, withdraws, gone, count in connection.execute(
-        query if mark is None else query.where(answers.c.number <= mark)
-    ):
-        if gone:
-            found["withdrawn"] += count
-        elif not (withdraws and says == "unsure"):
-            found[says] += count
+    for says, gone, count in connection.execute(query.group_by(answers.c.answer, withdrawn)):
+        found["withdrawn" if gone else says] += count
     return found
 
 
@@ -149,6 +144,8 @@ def _read(entry: Any, number: int) -> Answer:
         answer = parse_json(canonical_json(entry), Answer, name=f"answer {number} of the list")
     except (FormatError, UnicodeEncodeError) as error:
         raise NotAcceptable(str(error)) from error
+    except RecursionError as error:
+        raise NotAcceptable(f"answer {number} of the list is nested too deeply to be one") from error
     if answer.after_ms > _MOST or (answer.question or 0) > 2**31 - 1:
         raise NotAcceptable(
             f"answer {number} of the list holds a number that no page writes; give smaller ones"
@@ -218,7 +215,8 @@ def _settle(connection: Connection, item: int) -> bool:
 
 
 def _standing(rows: Sequence[Row[Any]]) -> Iterator[Row[Any]]:
+    """Those that say something and were not taken back."""
     withdrawn = {row.withdraws for row in rows if row.withdraws is not None}
     for row in rows:
-        if row.id not in withdrawn and not (row.withdraws is not None and row.answer == "unsure"):
+        if row.id not in withdrawn and row.withdraws is None:
             yield row

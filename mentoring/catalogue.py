@@ -55,6 +55,8 @@ def entry_of(item: bytes) -> Entry:
         scores = confidence_of(record)
     except FormatError as error:
         raise NotAcceptable(str(error)) from error
+    except MemoryError as error:  # numpy makes room for what a map claims before it reads it
+        raise NotAcceptable("the item's confidence map claims more cells than fit into memory") from error
     frame = record.parts.get("frame")
     if frame is None:
         raise NotAcceptable("the item has no part 'frame'; without a picture there is nothing to ask")

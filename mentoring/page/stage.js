@@ -42,6 +42,10 @@ export class Stage {
     paint(this._crop, box, picture, view);
     this._outline(this.outlined ? outlineOf(question.outline, view) : "");
     this._drawWhole(question, picture, box, view);
+    if (!question.box) return;
+    // where the small whole picture lies on the stage, it keeps off the spot
+    const across = ((question.box[0] + question.box[2]) / 2 - view.left) * view.scale;
+    document.body.classList.toggle("spot-right", across > box.width / 2);
   }
 
   _drawWhole(question, picture, box, view) {

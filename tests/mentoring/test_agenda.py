@@ -82,6 +82,15 @@ def test_asking_again_keeps_what_is_held(hub: Hub, clock: FakeClock, drawn: list
     assert hub.agenda.next(20, holder="b").elsewhere == 2
 
 
+def test_a_clock_set_back_does_not_keep_a_lease_for_ever(
+    hub: Hub, clock: FakeClock, drawn: list[Item]
+) -> None:
+    bring(hub, drawn[0])
+    held = hub.agenda.next(20, holder="a")
+    clock.step_wall_clock(-86400)
+    assert hub.agenda.next(20, holder="b").questions == held.questions
+
+
 def test_what_a_closed_tab_held_is_free_at_once(hub: Hub, drawn: list[Item]) -> None:
     bring(hub, drawn[0])
     held = hub.agenda.next(20, holder="a")

@@ -128,11 +128,24 @@ def test_taking_back_opens_the_question_again_for_the_same_tab(hub: Hub, item: s
     assert asked(hub) == []
 
 
-def test_a_correction_takes_the_place_of_what_it_withdraws(hub: Hub, item: str) -> None:
+def test_what_withdraws_says_nothing_else_whatever_it_says(hub: Hub, item: str) -> None:
     said = answer(item, 0)
     hub.answers.record([said, answer(item, 0, "infirm", withdraws=said["id"])])
-    assert hub.answers.counts() == {"confirm": 0, "infirm": 1, "unsure": 0, "withdrawn": 1}
-    assert asked(hub) == [1]
+    assert hub.answers.counts() == {"confirm": 0, "infirm": 0, "unsure": 0, "withdrawn": 1}
+    assert asked(hub) == [0, 1]
+
+
+def test_an_answer_that_two_take_back_is_taken_back_once(hub: Hub, item: str) -> None:
+    said = answer(item, 0)
+    hub.answers.record([said, *(answer(item, 0, "unsure", withdraws=said["id"]) for _ in range(2))])
+    assert hub.answers.counts() == {"confirm": 0, "infirm": 0, "unsure": 0, "withdrawn": 1}
+
+
+def test_an_answer_nested_without_end_is_refused(hub: Hub) -> None:
+    deep: Any = "x"
+    for _ in range(5000):
+        deep = [deep]
+    assert refusal(hub, {"id": deep}) == "answer 0 of the list is nested too deeply to be one"
 
 
 def test_a_withdrawal_names_an_answer_to_the_same_question(hub: Hub, item: str) -> None:
@@ -210,12 +223,13 @@ def test_counts_and_open_questions_agree_with_a_slow_reckoning(steps: list[Step]
                 sent.append(answer(digest, place, says))
             assert hub.answers.record([sent[-1]])[0].status == 201
         withdrawn = {said["withdraws"] for said in sent}
-        stand = [
-            s for s in sent if s["id"] not in withdrawn and not (s["withdraws"] and s["answer"] == "unsure")
-        ]
+        stand = [one for one in sent if one["id"] not in withdrawn and not one["withdraws"]]
         tally = Counter(said["answer"] for said in stand)
         counts = {name: tally.get(name, 0) for name in ("confirm", "infirm", "unsure")}
-        assert hub.answers.counts() == {**counts, "withdrawn": sum(s["id"] in withdrawn for s in sent)}
+        assert hub.answers.counts() == {
+            **counts,
+            "withdrawn": sum(one["id"] in withdrawn and not one["withdraws"] for one in sent),
+        }
         nothing = any(s["question"] is None and s["answer"] == "infirm" for s in stand)
         answered = {s["question"] for s in stand}
         assert asked(hub) == [q for q in (0, 1) if not nothing and q not in answered]

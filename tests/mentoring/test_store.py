@@ -10,18 +10,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edge_sdk.clock import FakeClock
 from edge_sdk.documents import sha256_hex
 from edge_sdk.records import Part, Record, decode_item, encode_item, item_id
 from mentoring import catalogue
 from mentoring import store as store_module
+from mentoring.catalogue import entry_of
 from mentoring.hub import Hub
-from mentoring.problems import NoRoom, NotAcceptable, NotFound, TooLarge, WrongKind
+from mentoring.problems import NoRoom, NotAcceptable, NotFound, RefusalError, TooLarge, WrongKind
 from tests.mentoring.items import altered, drawn_item
 from tests.mentoring.items_in import bring
 
 Item = tuple[str, bytes]
+SMALL = drawn_item(0, width=80, height=60, side=96)[1]
 
 
 def test_an_item_comes_back_as_it_was_sent(hub: Hub, drawn: list[Item]) -> None:
@@ -114,18 +118,36 @@ def test_an_altered_part_is_refused_by_name(hub: Hub, drawn: list[Item]) -> None
 
 
 def test_a_confidence_map_with_a_nan_is_refused(hub: Hub, drawn: list[Item]) -> None:
-    record = decode_item(drawn[0][1])
     file = io.BytesIO()
     np.save(file, np.full((2, 12, 12), np.nan, np.float16))
-    data = file.getvalue()
-    parts = {**record.parts, "confidence": data}
-    entries = (
-        record.header.parts[0],
-        Part(role="confidence", type="application/x-npy", bytes=len(data), sha256=sha256_hex(data)),
-    )
-    item = encode_item(Record(record.header.model_copy(update={"parts": entries}), parts))
     with pytest.raises(NotAcceptable, match="the item's confidence map holds NaN or infinity"):
-        bring(hub, (item_id(item), item))
+        bring(hub, with_confidence(drawn[0][1], file.getvalue()))
+
+
+@given(st.data())
+def test_whatever_is_wrong_with_an_item_the_refusal_is_a_sentence(data: st.DataObject) -> None:
+    item = bytearray(SMALL)
+    for _ in range(data.draw(st.integers(1, 3))):
+        where = data.draw(st.integers(0, len(item) - 1) | st.integers(0, item.index(b"\n") + 200))
+        item[where] = data.draw(st.integers(0, 255))
+    if data.draw(st.booleans()):
+        del item[data.draw(st.integers(0, len(item) - 1)) :]
+    try:
+        entry_of(bytes(item))
+    except RefusalError as refused:
+        told = str(refused)
+    else:
+        told = "taken"  # such a change makes another item, not a damaged one
+    assert told
+
+
+def test_a_map_that_claims_more_than_fits_is_refused(hub: Hub, drawn: list[Item]) -> None:
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": "<f2", "fortran_order": False, "shape": (2, 2**30, 2**30)}
+    )
+    with pytest.raises(NotAcceptable, match="confidence map (claims more cells than fit|cannot be read)"):
+        bring(hub, with_confidence(drawn[0][1], file.getvalue()))
 
 
 @pytest.mark.parametrize("name", ["..", "../../etc/passwd", "A" * 64, "0" * 63, "0" * 64 + "/..", ""])
@@ -263,6 +285,14 @@ def test_a_file_system_without_hard_links_is_good_enough(
 
 def test_an_item_of_a_healthy_control_frame_has_no_question_and_is_taken(hub: Hub) -> None:
     assert bring(hub, drawn_item(3, peaks=0, reason="control")) == "new"
+
+
+def with_confidence(item: bytes, data: bytes) -> Item:
+    """The item with other bytes for its confidence map, told rightly in its header."""
+    record = decode_item(item)
+    part = Part(role="confidence", type="application/x-npy", bytes=len(data), sha256=sha256_hex(data))
+    header = record.header.model_copy(update={"parts": (record.header.parts[0], part)})
+    return named(encode_item(Record(header, {**record.parts, "confidence": data})))
 
 
 def named(item: bytes) -> Item:
