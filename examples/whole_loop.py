@@ -20,6 +20,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -183,6 +184,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; --resume goes on from here", file=sys.stderr)
         return 130
+    except Exception as error:  # noqa: BLE001 - told in one line, in full in a file
+        trace = Path("whole-loop-error.txt").absolute()
+        trace.write_text(traceback.format_exc(), encoding="utf-8")
+        print(
+            f"unexpected {type(error).__name__}: {error} (in full: {trace}); please report it",
+            file=sys.stderr,
+        )
+        return 1
     print(f"\n{headline(report).title}.\n{settings.out / 'report.html'}", file=sys.stderr)
     if asked.json:
         print(canonical_json(report).decode())

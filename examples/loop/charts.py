@@ -56,7 +56,7 @@ def scatter(points: Sequence[Point], *, title: str) -> str:
 
 def histogram(values_ms: Sequence[float], *, p50: float, p99: float, title: str) -> str:
     """How many frames took how long, with the median and the 99th percentile marked."""
-    width, height, left, right, bottom, top = 480.0, 210.0, 4.0, 4.0, 26.0, 36.0
+    width, height, left, right, bottom, top = 480.0, 210.0, 4.0, 4.0, 26.0, 40.0
     values = np.asarray(values_ms, np.float64)
     most = max(float(np.quantile(values, 0.995)), p99) * 1.12
     count = 40
@@ -83,7 +83,7 @@ def histogram(values_ms: Sequence[float], *, p50: float, p99: float, title: str)
     parts.append(
         f'<text class="tick" x="{width - right:.0f}" y="{height - 8:.0f}" text-anchor="end">ms</text>'
     )
-    for name, value, line in (("p50", p50, 14), ("p99", p99, 31)):
+    for name, value, line in (("p50", p50, 15), ("p99", p99, 33)):
         x = left + value / most * (width - left - right)
         after = x < width * 0.75
         parts.append(f'<line class="rule {name}" x1="{x:.1f}" x2="{x:.1f}" y1="{line - 10}" y2="{ground}"/>')

@@ -86,7 +86,7 @@ def _large(spec: PreprocessSpec) -> PreprocessSpec:
 
 
 def _contours(marked: Array) -> Sequence[Array]:
-    found = cv2.findContours(marked, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
+    found = cv2.findContours(marked, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)[0]
     return [np.asarray(edge) for edge in found]
 
 
