@@ -1,0 +1,1 @@
+"""TORCH: source training, adaptation, retraining from answers, and their evaluation."""

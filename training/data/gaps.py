@@ -1,0 +1,183 @@
+"""A second line made of one: how the same parts would look under another lamp or camera.
+
+Where a data set has one domain, its new line shows other pictures through one of these transforms.
+The strength of each was fixed before any seed of the results was run.  Every transform is a function
+of the picture and of ``key`` alone, so a picture looks the same in training, in the demo's video and
+in the report, on every machine.
+
+Gaps are joined with a plus and applied from left to right as written: ``stains+lamp`` soils the
+parts, then changes the lamp that lights them.  None moves anything, so masks stay true.
+
+Reference:
+    Anomaly classifier with domain adaptation, section 3.1, for the colour gaps; the mentoring paper
+    (Cordier, Das, Gutierrez, QCAV 2021) for harmless marks that cause false alarms.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+import numpy as np
+
+from edge_sdk.arrays import Array, Floats, Image
+from edge_sdk.errors import ConfigError, RangeError
+
+__all__ = ["DEFAULT_GAP", "STRENGTH", "apply", "names"]
+
+DEFAULT_GAP = "lamp"
+
+STRENGTH = 1.0
+"""At which the results are stated: 0 changes nothing, 2 is the most."""
+
+_Transform = Callable[[Floats, np.random.Generator, float], Floats]
+
+
+def names() -> tuple[str, ...]:
+    """The single gaps; joined with a plus they make more."""
+    return tuple(_GAPS)
+
+
+def apply(name: str, image: Image, *, key: str, strength: float = STRENGTH) -> Image:
+    """The picture as the new line would have taken it.
+
+    Args:
+        name: One of ``names()`` or several joined with a plus.
+        image: ``(H, W, 3)`` uint8, blue green red.
+        key: What the random part hangs on, by habit the sample's path within its data set.
+        strength: In [0, 2]; 0 gives the picture back.
+
+    Returns:
+        ``(H, W, 3)`` uint8, blue green red.
+
+    Raises:
+        ConfigError: There is no gap of that name.
+        RangeError: ``strength`` is outside [0, 2].
+    """
+    wanted = name.split("+")
+    for part in wanted:
+        if part not in _GAPS:
+            raise ConfigError(f"there is no gap named {part!r}; give one of {', '.join(_GAPS)}, or several joined by +")
+    if not 0 <= strength <= 2:
+        raise RangeError(f"the strength of the gap is {strength:g}; give 0 to 2, {STRENGTH:g} is what results state")
+    if strength == 0:
+        return np.array(image, np.uint8)
+    pixels = _floats(image.astype(np.float32) / 255)
+    for part in wanted:
+        seed = hashlib.sha256(f"{part}:{key}".encode()).digest()[:8]
+        pixels = _GAPS[part](pixels, np.random.default_rng(int.from_bytes(seed, "little")), strength)
+    return np.asarray(np.clip(np.rint(pixels * 255), 0, 255), np.uint8)
+
+
+def _grey(pixels: Floats, _: np.random.Generator, strength: float) -> Floats:
+    """Towards one channel, as a monochrome camera sees it."""
+    weights = np.array([0.114, 0.587, 0.299], np.float32)
+    grey = (pixels @ weights)[:, :, None]
+    share = min(1.0, strength)
+    return _floats(pixels + share * (grey - pixels))
+
+
+def _chromaticity(pixels: Floats, _: np.random.Generator, strength: float) -> Floats:
+    """Colour without its lightness: each channel's share of the pixel's sum."""
+    total = pixels.sum(axis=2, keepdims=True)
+    shares = np.where(total > 0.02, pixels / np.maximum(total, 0.02), 1 / 3)
+    share = min(1.0, strength)
+    return _floats(pixels + share * (shares - pixels))
+
+
+def _gamma(pixels: Floats, _: np.random.Generator, strength: float) -> Floats:
+    """A camera with another response: middle greys darker."""
+    return _floats(np.power(pixels, 1 + 0.6 * strength))
+
+
+def _brightness(pixels: Floats, _: np.random.Generator, strength: float) -> Floats:
+    """A longer exposure: everything lighter, whites clipped."""
+    return _floats(np.minimum(pixels * (1 + 0.4 * strength), 1))
+
+
+def _tint(pixels: Floats, _: np.random.Generator, strength: float) -> Floats:
+    """Another white balance: blue up, red down."""
+    gains = 1 + strength * np.array([0.35, 0.05, -0.25], np.float32)
+    return _floats(np.clip(pixels * gains, 0, 1))
+
+
+def _lamp(pixels: Floats, chance: np.random.Generator, strength: float) -> Floats:
+    """A changed lamp: colder, dimmer, falling off to one side, with another gamma and sensor noise.
+
+    One lamp lights the whole line; from picture to picture only its level flickers and the noise differs.
+    """
+    height, width = pixels.shape[:2]
+    flicker = 1 + 0.05 * strength * float(chance.uniform(-1, 1))
+    balance = 1 + strength * np.array([0.6, 0.0, -0.4], np.float32)
+    dimmer = (1 - 0.45 * strength) * flicker
+    down = np.linspace(0, 1, height, dtype=np.float32)[:, None]
+    across = np.linspace(0, 1, width, dtype=np.float32)[None, :]
+    fall_off = 1 - 0.5 * strength * (0.7 * across + 0.3 * down)
+    lit = np.clip(pixels * balance * dimmer * fall_off[:, :, None], 0, 1)
+    lit = np.power(lit, 1 + 0.2 * strength)
+    noise = chance.normal(0, 0.06 * strength, pixels.shape)
+    return _floats(np.clip(lit + noise, 0, 1))
+
+
+def _stains(pixels: Floats, chance: np.random.Generator, strength: float) -> Floats:
+    """Harmless marks on the part: dust, oil, water.  They are no defect, whatever they look like.
+
+    Two to five soft blotches a picture, darker or lighter than what they lie on and without a colour of
+    their own, on what stands out from the background.
+    """
+    import cv2
+
+    height, width = pixels.shape[:2]
+    side = min(height, width)
+    rows, columns = np.nonzero(_part_of(pixels))
+    soiled = pixels
+    for _ in range(int(chance.integers(2, 6))):
+        at = int(chance.integers(len(rows)))
+        size = float(chance.uniform(0.012, 0.04)) * side
+        blotch = np.zeros((height, width), np.float32)
+        for _ in range(int(chance.integers(2, 5))):
+            x = columns[at] + chance.normal(0, size)
+            y = rows[at] + chance.normal(0, size)
+            axes = (max(1, round(size * chance.uniform(0.4, 1.1))), max(1, round(size * chance.uniform(0.4, 1.1))))
+            turned = float(chance.uniform(0, 180))
+            cv2.ellipse(blotch, (round(float(x)), round(float(y))), axes, turned, 0, 360, 1.0, -1)
+        blotch = np.asarray(cv2.GaussianBlur(blotch, (0, 0), max(0.6, 0.006 * side)), np.float32)
+        dark = bool(chance.random() < 0.6)
+        covers = min(0.9, float(chance.uniform(0.55, 0.8)) * strength)
+        tone = np.array([0.12, 0.14, 0.17] if dark else [0.95, 0.95, 0.95], np.float32)
+        soiled = soiled + covers * blotch[:, :, None] * (tone - soiled)
+    return _floats(soiled)
+
+
+def _part_of(pixels: Floats) -> Array:
+    """``(H, W)`` bool: what stands out from the picture's border; everything where nothing does."""
+    height, width = pixels.shape[:2]
+    rim = max(1, min(height, width) // 32)
+    border = np.concatenate(
+        [
+            pixels[:rim].reshape(-1, 3),
+            pixels[-rim:].reshape(-1, 3),
+            pixels[:, :rim].reshape(-1, 3),
+            pixels[:, -rim:].reshape(-1, 3),
+        ]
+    )
+    background = np.median(border, axis=0)
+    away = np.abs(pixels - background).sum(axis=2)
+    stands_out = away > max(0.25, 2 * float(np.quantile(np.abs(border - background).sum(axis=1), 0.9)))
+    share = float(stands_out.mean())
+    return stands_out if 0.03 <= share <= 0.9 else np.ones((height, width), bool)
+
+
+def _floats(pixels: Array) -> Floats:
+    return np.asarray(pixels, np.float32)
+
+
+_GAPS: dict[str, _Transform] = {
+    "grey": _grey,
+    "chromaticity": _chromaticity,
+    "gamma": _gamma,
+    "brightness": _brightness,
+    "tint": _tint,
+    "lamp": _lamp,
+    "stains": _stains,
+}

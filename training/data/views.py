@@ -1,0 +1,131 @@
+"""A part of a line in memory: pictures as the network sees them, and what is known of each cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edge_sdk.arrays import Array, Bools, Floats, Image
+from edge_sdk.quality.datasets import Line, Sample, read_image
+from edge_sdk.vision.preprocess import PreprocessSpec, cells_of_mask, fitted, valid_cells
+from training.data import gaps
+
+__all__ = ["CELL_COVERED", "Views", "batches_of", "line_image", "normalised", "views_of"]
+
+CELL_COVERED = 0.08
+"""Share of a cell that a defect must cover to make it defective."""
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """N pictures of one line."""
+
+    images: Image
+    """``(N, H, W, 3)`` uint8 blue green red, resized and padded to the network's input."""
+    truth: Floats
+    """``(N, K, h, w)`` in {0, 1}."""
+    known: Floats
+    """``(N, K, h, w)`` in {0, 1}: where ``truth`` is one."""
+    maximum: Floats
+    """``(N, K)``: 1 where a defect of the class is known to be somewhere, but not where."""
+    valid: Bools
+    """``(N, h, w)``: cells that show the picture and no padding."""
+    defective: Bools
+    """``(N,)``."""
+    units: tuple[str, ...]
+    """What may not be torn apart: the group, or the picture."""
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def line_image(line: Line, sample: Sample) -> Image:
+    """A sample's picture as this line shows it: read, and behind the line's gap."""
+    image = read_image(sample)
+    return image if line.gap is None else gaps.apply(line.gap, image, key=sample.image)
+
+
+def views_of(
+    line: Line,
+    samples: Sequence[Sample],
+    spec: PreprocessSpec,
+    *,
+    grid: tuple[int, int],
+    labelled: bool,
+    step: Callable[[], None] = lambda: None,
+) -> Views:
+    """Read pictures, and with ``labelled`` their truth.
+
+    Args:
+        line: Whose gap is applied and whose truth is asked.
+        samples: At least one.
+        spec: Size of the network's input.
+        grid: ``(h, w)`` cells on it.
+        labelled: Without it nothing is asked and nothing is known.
+        step: Called after each picture, for a progress bar.
+
+    Raises:
+        DatasetError: A picture or a mask cannot be used.
+        TruthWithheld: The truth of a test picture was asked for outside an evaluation.
+    """
+    classes, count = max(1, len(line.classes)), len(samples)
+    images = np.empty((count, spec.height, spec.width, 3), np.uint8)
+    truth = np.zeros((count, classes, *grid), np.float32)
+    known = np.zeros_like(truth)
+    maximum = np.zeros((count, classes), np.float32)
+    valid = np.ones((count, *grid), bool)
+    defective = np.zeros(count, bool)
+    for n, sample in enumerate(samples):
+        image = line_image(line, sample)
+        images[n] = fitted(image, spec)
+        valid[n] = valid_cells(spec, image.shape[0], image.shape[1], grid)
+        if labelled:
+            said = line.truth(sample)
+            defective[n] = said.healthy is False
+            if said.known and said.mask is not None:
+                known[n] = 1
+                for k in range(classes):
+                    if (said.mask == k + 1).any():
+                        truth[n, k] = cells_of_mask(said.mask == k + 1, spec, grid) >= CELL_COVERED
+            elif said.healthy is False and said.class_id is not None:
+                maximum[n, said.class_id] = 1
+        step()
+    return Views(
+        images=images,
+        truth=truth,
+        known=known,
+        maximum=maximum,
+        valid=valid,
+        defective=defective,
+        units=tuple(sample.unit for sample in samples),
+        names=tuple(sample.image for sample in samples),
+    )
+
+
+def normalised(images: Array, spec: PreprocessSpec) -> Tensor:
+    """``(N, H, W, 3)`` pictures in [0, 255] to the ``(N, 3, H, W)`` that ``preprocess`` would give."""
+    order = images[..., ::-1] if spec.colour == "rgb" else images
+    planes = np.ascontiguousarray(order.transpose(0, 3, 1, 2), np.float32)
+    mean = np.array(spec.mean, np.float32).reshape(1, 3, 1, 1)
+    std = np.array(spec.std, np.float32).reshape(1, 3, 1, 1)
+    return torch.from_numpy((planes / np.float32(255) - mean) / std)
+
+
+def batches_of(images: Image, spec: PreprocessSpec, *, size: int = 32, flips: bool = False) -> Iterator[Tensor]:
+    """Pictures in order, preprocessed, in batches of nearly the same size; none of a single picture.
+
+    Args:
+        images: ``(N, H, W, 3)`` uint8.
+        flips: Each batch again, mirrored across and down: a steadier estimate from few pictures.
+    """
+    parts = max(1, round(len(images) / size))
+    for piece in np.array_split(images, parts):
+        batch = normalised(piece, spec)
+        if flips or len(batch) == 1:
+            batch = torch.cat([batch, batch.flip(3), batch.flip(2)])
+        yield batch

@@ -1,0 +1,1 @@
+"""Networks that training makes and export traces."""

@@ -1,0 +1,64 @@
+"""What a training was told: one frozen document, kept in the checkpoint."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from edge_sdk.documents import Document
+from edge_sdk.errors import ConfigError
+
+__all__ = ["MOBILENET_FILE", "Recipe", "pretrained_weights"]
+
+MOBILENET_FILE = "mobilenetv2_100_tf_imagenet1k.safetensors"
+WEIGHTS_VARIABLE = "EDGE_SDK_MOBILENETV2"
+
+
+class Recipe(Document):
+    """Everything besides the pictures that a training depends on."""
+
+    trunk: Literal["auto", "slim", "mobilenetv2"] = "auto"
+    """``slim`` is a thin ResNet-18 trained from scratch; ``mobilenetv2`` is frozen with ImageNet weights;
+    ``auto`` takes the latter where its weights are there."""
+    width: float = Field(0.25, gt=0, le=2)
+    """Of the slim ResNet-18, times the paper's channels."""
+    side_px: int = Field(160, ge=32, le=2048, multiple_of=16)
+    """The network's input has about ``side_px`` squared pixels, in the pictures' own ratio."""
+    iterations: int = Field(250, ge=1)
+    batch: int = Field(8, ge=2)
+    rate: float = Field(1e-3, gt=0)
+    """Highest learning rate of the one cycle."""
+    weight_decay: float = Field(0.01, ge=0)
+    averaging: float = Field(0.97, ge=0, lt=1)
+    """Of the weights, exponential, each step; 0: the last weights count."""
+    jitter: bool = True
+    """Ordinary photometric jitter: brightness, contrast, saturation, hue."""
+    masks: Literal["optional", "required"] = "optional"
+    seed: int = Field(0, ge=0)
+
+    def quick(self) -> Recipe:
+        """The same code with less work, to see that everything runs."""
+        return self.model_copy(update={"iterations": max(1, self.iterations * 2 // 5)})
+
+
+def pretrained_weights() -> Path | None:
+    """Where the ImageNet weights of MobileNetV2 are, if they are.
+
+    The environment variable ``EDGE_SDK_MOBILENETV2`` names the file; else it is looked for beside the
+    checkout, in ``shared/data/backbone_mobilenetv2``.
+
+    Raises:
+        ConfigError: The variable names a file that is not there.
+    """
+    named = os.environ.get(WEIGHTS_VARIABLE)
+    if named:
+        path = Path(named)
+        if not path.is_file():
+            raise ConfigError(f"{WEIGHTS_VARIABLE} is {named}, which is no file; name {MOBILENET_FILE}, or unset it")
+        return path
+    root = Path(__file__).resolve().parents[1]
+    path = root.parent / "shared" / "data" / "backbone_mobilenetv2" / MOBILENET_FILE
+    return path if path.is_file() else None

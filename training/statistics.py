@@ -1,0 +1,81 @@
+"""Batch-normalisation statistics as a line's own property (AdaBN).
+
+Weights are shared by all lines; the running mean and variance of each normalisation are one line's.
+Estimating them on the unlabelled pictures of a new line is the whole of AdaBN: no labels, no gradient.
+
+Reference:
+    Li et al., Revisiting batch normalization for practical domain adaptation, 2016, section 3.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from training.networks.cellnet import batch_norms
+
+__all__ = ["Statistics", "estimated", "load_statistics", "statistics_of", "with_statistics"]
+
+Statistics = Mapping[str, Tensor]
+"""``<module>.running_mean`` and ``<module>.running_var``, by name."""
+
+
+def statistics_of(network: nn.Module) -> dict[str, Tensor]:
+    """A copy of the network's statistics."""
+    found: dict[str, Tensor] = {}
+    for name, module in batch_norms(network):
+        for kind in ("running_mean", "running_var"):
+            found[f"{name}.{kind}"] = getattr(module, kind).detach().clone()
+    return found
+
+
+def load_statistics(network: nn.Module, statistics: Statistics) -> None:
+    """Put a line's statistics into the network."""
+    with torch.no_grad():
+        for name, module in batch_norms(network):
+            for kind in ("running_mean", "running_var"):
+                getattr(module, kind).copy_(statistics[f"{name}.{kind}"])
+
+
+@contextmanager
+def with_statistics(network: nn.Module, statistics: Statistics) -> Iterator[None]:
+    """Work with a line's statistics for a while."""
+    before = statistics_of(network)
+    load_statistics(network, statistics)
+    try:
+        yield
+    finally:
+        load_statistics(network, before)
+
+
+def estimated(network: nn.Module, batches: Iterable[Tensor]) -> dict[str, Tensor]:
+    """The statistics that a network has on some pictures; the network is left as it was.
+
+    Every normalisation normalises by its batch while those above it are measured, so a layer sees
+    what it will see once all statistics are the new ones.  Of several batches the plain mean counts.
+
+    Args:
+        network: Any with batch normalisations; none of its weights changes.
+        batches: ``(N, 3, H, W)`` preprocessed pictures, N above 1; no labels.
+    """
+    before = statistics_of(network)
+    mode = network.training
+    network.eval()
+    momenta = {}
+    for name, module in batch_norms(network):
+        momenta[name] = module.momentum
+        module.reset_running_stats()
+        module.momentum = None  # the plain mean over batches
+        module.train()
+    with torch.no_grad():
+        for batch in batches:
+            network(batch)
+    found = statistics_of(network)
+    for name, module in batch_norms(network):
+        module.momentum = momenta[name]
+    load_statistics(network, before)
+    network.train(mode)
+    return found

@@ -1,0 +1,183 @@
+"""Source training: a network for the original line, from labelled pictures."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from edge_sdk.errors import ConfigError, DatasetError, FormatError
+from edge_sdk.quality.datasets import Dataset, Line, Lines, read_image, require_masks
+from edge_sdk.vision.preprocess import PreprocessSpec
+from training.checkpoint import Checkpoint, LineState
+from training.data.streams import Stream
+from training.data.views import Views, batches_of, views_of
+from training.fitting import Terms, fit
+from training.lines import line_state
+from training.losses.supervised import supervised_loss
+from training.networks.cellnet import CellNetwork, cell_network, stride_of
+from training.recipe import Recipe, pretrained_weights
+from training.statistics import estimated, statistics_of
+
+__all__ = ["Progress", "original_state", "preprocess_of", "train"]
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int, Mapping[str, float]], None]
+"""What is being done, steps done, steps in all, the loss term by term."""
+
+
+def quiet(what: str, step: int, steps: int, terms: Mapping[str, float]) -> None:
+    """No progress shown."""
+
+
+def train(
+    dataset: Dataset,
+    lines: Lines,
+    recipe: Recipe,
+    *,
+    resume: Path | None = None,
+    progress: Progress = quiet,
+) -> Checkpoint:
+    """Train for the original line; the new line is not looked at.
+
+    Args:
+        dataset: As read.
+        lines: Its roles and parts.
+        recipe: Everything else.
+        resume: File that keeps the state of a training under way.
+        progress: Told of every step.
+
+    Returns:
+        A checkpoint with the line ``original``.
+
+    Raises:
+        DatasetError: Train has no defect or nothing healthy, or ``masks: required`` and one is missing.
+        ConfigError: The trunk's weights are asked for and not there.
+    """
+    if recipe.masks == "required":
+        require_masks(dataset)
+    line = lines.original
+    arguments, weights = _trunk(recipe, classes=len(dataset.classes))
+    spec = preprocess_of(line, recipe, pretrained=weights is not None)
+    torch.manual_seed(recipe.seed)
+    network = cell_network(**arguments)
+    if weights is not None:
+        _load_trunk(network, weights)
+    cell_px = stride_of(network)
+    grid = spec.height // cell_px, spec.width // cell_px
+    views = _read(line, "train", spec, grid, progress)
+    if not views.defective.any():
+        raise DatasetError(f"part train of {dataset.root} has no defective picture; label more, or choose another seed")
+    chance = np.random.default_rng(recipe.seed)
+    stream = Stream(views, spec, batch=recipe.batch, jitter=recipe.jitter, chance=chance)
+
+    def losses(_: float) -> Terms:
+        batch = stream.next()
+        out = network(batch.frame)
+        return {"supervised": supervised_loss(out.cells, batch.truth, batch.known, batch.maximum)}
+
+    history = fit(
+        {"network": network},
+        losses,
+        iterations=recipe.iterations,
+        rate=recipe.rate,
+        weight_decay=recipe.weight_decay,
+        averaging=recipe.averaging,
+        chance=chance,
+        resume=resume,
+        told=f"train {recipe.model_dump_json()} {dataset.digest}",
+        progress=lambda step, steps, terms: progress("train", step, steps, terms),
+    )
+    state = original_state(network, views, spec, method="source")
+    return Checkpoint(
+        network=network,
+        arguments=arguments,
+        preprocess=spec,
+        cell_px=cell_px,
+        classes=dataset.classes,
+        lines={"original": state},
+        recipe=recipe.model_dump(mode="json"),
+        data=data_of(dataset, lines),
+        figures={"loss_first": _mean(history[:10]), "loss_last": _mean(history[-10:])},
+    )
+
+
+def original_state(network: CellNetwork, views: Views, spec: PreprocessSpec, *, method: str) -> LineState:
+    """The original line's own statistics, measured on its training pictures once the weights stand."""
+    if network.frozen:
+        statistics = statistics_of(network)
+    else:
+        statistics = estimated(network, batches_of(views.images, spec, flips=True))
+    return line_state(network, statistics, views.images, spec, method=method)
+
+
+def preprocess_of(line: Line, recipe: Recipe, *, pretrained: bool) -> PreprocessSpec:
+    """A network input of about ``side_px`` squared pixels in the usual ratio of the line's pictures."""
+    shapes = [read_image(sample).shape[:2] for sample in line.train[:16]]
+    if not shapes:
+        raise DatasetError("part train of the original line is empty; add pictures, or choose other domains")
+    ratio = float(np.median([width / height for height, width in shapes]))
+    ratio = min(4.0, max(0.25, ratio))
+    across = max(32, 32 * round(recipe.side_px * ratio**0.5 / 32))
+    down = max(32, 32 * round(recipe.side_px / ratio**0.5 / 32))
+    if pretrained:
+        half = (0.5, 0.5, 0.5)
+        return PreprocessSpec(width=across, height=down, mean=half, std=half)
+    return PreprocessSpec(width=across, height=down)
+
+
+def data_of(dataset: Dataset, lines: Lines) -> dict[str, Any]:
+    """What a checkpoint says of the pictures it was made of."""
+    return {
+        "root": dataset.root.name,
+        "digest": dataset.digest,
+        "pictures": len(dataset.samples),
+        "notes": list(lines.notes),
+        "original": list(lines.original.domains),
+        "new": [list(line.domains) for line in lines.new],
+        "gap": lines.new[0].gap if lines.new else None,
+    }
+
+
+def _read(line: Line, part: str, spec: PreprocessSpec, grid: tuple[int, int], progress: Progress) -> Views:
+    samples = line.part(part)
+    done = 0
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        progress("read pictures", done, len(samples), {})
+
+    return views_of(line, samples, spec, grid=grid, labelled=True, step=step)
+
+
+def _trunk(recipe: Recipe, *, classes: int) -> tuple[dict[str, Any], Path | None]:
+    """Arguments of the factory, and the weights to start from."""
+    found = None if recipe.trunk == "slim" else pretrained_weights()
+    if recipe.trunk == "mobilenetv2" and found is None:
+        raise ConfigError(
+            "trunk is mobilenetv2, but its ImageNet weights are not here; name the file in EDGE_SDK_MOBILENETV2, "
+            "or give trunk slim"
+        )
+    if found is not None:
+        return {"trunk": "mobilenetv2", "classes": classes, "frozen": True}, found
+    return {"trunk": "resnet18", "classes": classes, "width": recipe.width, "stages": 3}, None
+
+
+def _load_trunk(network: CellNetwork, path: Path) -> None:
+    tensors = load_file(path)
+    wanted = network.trunk.state_dict()
+    missing = sorted(wanted.keys() - tensors.keys())
+    if missing:
+        raise FormatError(f"{path} lacks {missing[0]}; give the weights of MobileNetV2 1.0 with timm's names")
+    network.trunk.load_state_dict({name: tensors[name] for name in wanted})
+
+
+def _mean(history: list[dict[str, float]]) -> float:
+    return round(float(np.mean([sum(terms.values()) for terms in history])), 6)
