@@ -16,9 +16,11 @@ Writes report.html and report.json into --out.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Sequence
@@ -185,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("stopped; --resume goes on from here", file=sys.stderr)
         return 130
     except Exception as error:  # noqa: BLE001 - told in one line, in full in a file
-        trace = Path("whole-loop-error.txt").absolute()
+        trace = Path(tempfile.gettempdir()) / f"whole-loop-error-{os.getpid()}.txt"
         trace.write_text(traceback.format_exc(), encoding="utf-8")
         print(
             f"unexpected {type(error).__name__}: {error} (in full: {trace}); please report it",

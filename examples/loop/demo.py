@@ -66,7 +66,13 @@ class Demo:
     def line(self) -> ProductionLine:
         """The new line, with its station and its hub."""
         if self._line is None:
-            self._line = ProductionLine(self.run, self.out, self.lines()[1].new[0], name=self.name)
+            self._line = ProductionLine(
+                self.run,
+                self.out,
+                self.lines()[1].new[0],
+                name=self.name,
+                trust=self.out / "keys" / "release.pub",
+            )
         return self._line
 
     def data_words(self) -> list[str]:

@@ -66,16 +66,14 @@ class Evaluated:
     def scores(self) -> dict[str, tuple[Array, Array]]:
         """Scores and truth of each of the new line's test pictures: its known cells, or the picture as one."""
         with np.load(self.folder / "cells.npz", allow_pickle=False) as found:
-            maps = found["new_confidence"].astype(np.float32).max(axis=1)
+            maps = found["new_logits"].max(axis=1)
             truth, known = found["new_truth"].max(axis=1), found["new_known"].max(axis=1).astype(bool)
             shown = found["new_valid"].astype(bool)
-            names = found["new_names"].tolist()
-        with np.load(self.folder / "features.npz", allow_pickle=False) as found:
-            defective = found["new_defective"].astype(bool)
+            names, defective = found["new_names"].tolist(), found["new_defective"].astype(bool)
         where = known & shown
         if (truth * where).any():
             return {name: (maps[n][where[n]], truth[n][where[n]]) for n, name in enumerate(names)}
-        maxima = np.where(shown, maps, 0).max(axis=(1, 2))
+        maxima = np.where(shown, maps, -np.inf).max(axis=(1, 2))
         return {name: (maxima[n : n + 1], defective[n : n + 1].astype(int)) for n, name in enumerate(names)}
 
 
