@@ -79,7 +79,7 @@ def histograms_of(
         raise FormatError(
             "the graph has no Conv, Gemm or MatMul with fixed weights; there is nothing to quantise"
         )
-    session = open_session(_watched(graph, tensors), threads=threads)
+    session = open_session(_watched(graph, tensors), threads=threads, frugal=True)
     observers = {name: Observer(name) for name in tensors}
     inputs = set(graph.inputs)
     for name, frame in frames:

@@ -36,7 +36,12 @@ class Session:
 
 
 def open_session(
-    model: Path | ModelProto, *, threads: int = 1, reference: bool = False, optimise: bool = True
+    model: Path | ModelProto,
+    *,
+    threads: int = 1,
+    reference: bool = False,
+    optimise: bool = True,
+    frugal: bool = False,
 ) -> Session:
     """Open a graph on the CPU.
 
@@ -47,6 +52,7 @@ def open_session(
             biases of a TensorRT-style graph to int32, and sums some convolutions in another order: a
             difference in the last bit flips roundings downstream, and the answers are 20 to 48 dB apart.
         optimise: Without it not one node is fused.
+        frugal: Give memory back at once, for graphs of which many tensors are watched.
 
     Raises:
         RunnerError: The runtime refuses the graph.
@@ -55,6 +61,8 @@ def open_session(
     options.log_severity_level = _LOG_ERRORS_ONLY
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # an arena keeps what its largest moment took
+    options.enable_cpu_mem_arena = options.enable_mem_pattern = not frugal
     # a waiting thread that spins takes the core from whoever else measures
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if not optimise:

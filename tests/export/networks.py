@@ -76,34 +76,3 @@ class Unnamed(nn.Module):
 
 def unnamed() -> Unnamed:
     return Unnamed()
-
-
-class UNet(nn.Module):
-    """Three levels down and up with skips, batch norm throughout, one class of cells of a pixel."""
-
-    def __init__(self, *, width: int = 16) -> None:
-        super().__init__()
-
-        def twice(inputs: int, outputs: int) -> nn.Sequential:
-            layers: list[nn.Module] = []
-            for source in (inputs, outputs):
-                layers += [
-                    nn.Conv2d(source, outputs, 3, 1, 1, bias=False),
-                    nn.BatchNorm2d(outputs),
-                    nn.ReLU(),
-                ]
-            return nn.Sequential(*layers)
-
-        self.down = nn.ModuleList([twice(3, width), twice(width, 2 * width), twice(2 * width, 4 * width)])
-        self.up = nn.ModuleList([twice(6 * width, 2 * width), twice(3 * width, width)])
-        self.head = nn.Conv2d(width, 1, 1)
-
-    def forward(self, frame: Tensor) -> dict[str, Tensor]:
-        first = self.down[0](frame)
-        second = self.down[1](nn.functional.max_pool2d(first, 2))
-        last = self.down[2](nn.functional.max_pool2d(second, 2))
-        joined = torch.cat([nn.functional.interpolate(last, scale_factor=2.0, mode="nearest"), second], 1)
-        joined = torch.cat(
-            [nn.functional.interpolate(self.up[0](joined), scale_factor=2.0, mode="nearest"), first], 1
-        )
-        return {"cells": self.head(self.up[1](joined))}
