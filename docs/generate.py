@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
 NOTE = "<!-- Written by `make docs`; edit the code it comes from. -->\n\n"
@@ -188,7 +187,7 @@ def settings_page() -> str:
                 kind = f"[section](#{name})"
             else:
                 kind = _kind(field.annotation, field.metadata)
-            default = "**required**" if field.is_required() else _default(field.default)
+            default = "**required**" if field.is_required() else _default(field.get_default(call_default_factory=True))
             place = f"{section}.{name}" if section else name
             rows.append(f"| `{place}` | {kind} | {default} | {_ticks(said.get(name, ''))} |")
         parts.append("\n".join(rows) + "\n")
@@ -224,7 +223,7 @@ def _kind(annotation: Any, metadata: list[Any]) -> str:
 
 
 def _default(value: Any) -> str:
-    if value is None or value is PydanticUndefined or value == ():
+    if value is None or value == ():
         return ""
     if isinstance(value, BaseModel):
         return "as below"

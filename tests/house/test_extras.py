@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 from importlib import metadata
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.house.places import ROOT, ask
+from tests.house.places import ROOT, ask, tracked
 from tests.requirements import need
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
@@ -96,3 +97,44 @@ def test_what_make_installs_is_what_the_constraints_pin() -> None:
         assert name in pins, f"{name} has no pin in constraints.txt"
         # a machine may have a build of its own: 2.13.0+cpu
         assert metadata.version(name).partition("+")[0] == pins[name], name
+
+
+BRINGS = {
+    "edge_sdk": ("cpu", "jetson", "ota", "plc", "genicam"),
+    "calibration": ("workstation",),
+    "export": ("workstation",),
+    "training": ("workstation",),
+    "benchmarks": ("workstation",),
+    "mentoring": ("hub",),
+    "examples": ("workstation", "hub"),
+    "tests": ("dev",),
+    "docs": ("dev",),
+}
+"""The extras that bring what a folder imports."""
+
+
+def third_parties(folder: str) -> dict[str, str]:
+    """Each module that a folder imports and we did not write, and a file that does."""
+    ours = {path.name for path in ROOT.iterdir() if path.is_dir()} | set(sys.stdlib_module_names)
+    found = {}
+    for path in tracked(f"{folder}/*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names = [node.module]
+            found |= {name.split(".")[0]: path.relative_to(ROOT).as_posix() for name in names}
+    return {name: file for name, file in found.items() if name not in ours}
+
+
+@pytest.mark.parametrize("folder", sorted(BRINGS))
+def test_what_a_folder_imports_is_what_its_extras_bring(folder: str) -> None:
+    wanted = {*base(), *(r for name in BRINGS[folder] for r in extras()[name])}
+    brought = {re.split(r"[<>=\[]", r)[0].lower().replace("_", "-") for r in wanted}
+    homes = metadata.packages_distributions()
+    # a Jetson's system packages, and peers that a benchmark measures where they are installed
+    elsewhere = {"tensorrt", "gi", "ultralytics", "anomalib"}
+    for module, file in third_parties(folder).items():
+        if module in elsewhere:
+            continue
+        distributions = {name.lower().replace("_", "-") for name in homes.get(module, [])}
+        assert distributions & brought, f"{file} imports {module}, which no extra of {BRINGS[folder]} names"
