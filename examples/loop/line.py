@@ -199,7 +199,7 @@ class ProductionLine:
     def _wait_for_a_person(self, hub: Hub, line: dict[str, Any]) -> dict[str, Any]:
         page = line["hub"]["page"]
         print(
-            f"\n    open {page}\n    and answer until nothing is asked; y, n and ? are keys\n",
+            f"\n    open {page}\n    and answer until nothing is asked: j confirms, f is a false alarm, space is unsure\n",
             file=sys.stderr,
         )
         webbrowser.open(page)
