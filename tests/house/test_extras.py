@@ -91,9 +91,10 @@ def test_what_is_published_as_source_alone_is_there_in_a_version_we_take(registr
 def test_what_make_installs_is_what_the_constraints_pin() -> None:
     text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if "==" in line and not line.endswith('< "3.11"')]
-    pins = {line.partition("==")[0].lower(): line.partition("==")[2].partition(" ")[0] for line in lines}
+    split = [re.split("==| ;", line) for line in lines]
+    pins = {parts[0].lower().replace("_", "-"): parts[1] for parts in split}
     for requirement in sorted({*base(), *extras()["dev"]}):
-        name = re.split(r"[<>=\[]", requirement)[0].lower()
+        name = re.split(r"[<>=\[]", requirement)[0].lower().replace("_", "-")
         assert name in pins, f"{name} has no pin in constraints.txt"
         # a machine may have a build of its own: 2.13.0+cpu
         assert metadata.version(name).partition("+")[0] == pins[name], name
