@@ -198,10 +198,8 @@ class ProductionLine:
 
     def _wait_for_a_person(self, hub: Hub, line: dict[str, Any]) -> dict[str, Any]:
         page = line["hub"]["page"]
-        print(
-            f"\n    open {page}\n    and answer until nothing is asked: j confirms, f is a false alarm, space is unsure\n",
-            file=sys.stderr,
-        )
+        keys = "j confirms, f is a false alarm, space is unsure"
+        print(f"\n    open {page}\n    and answer until nothing is asked: {keys}\n", file=sys.stderr)
         webbrowser.open(page)
         while True:
             self.watch()
