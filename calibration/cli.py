@@ -11,7 +11,7 @@ import typer
 from calibration.collect import ranges_from_pictures
 from calibration.console import bar, hand_out, refusals, say
 from calibration.exported import read_exported, read_preprocess
-from calibration.graphs import load_graph
+from calibration.graphs import Graph, load_graph
 from calibration.page import html_page
 from calibration.pictures import MODEST, balanced, pictures_in
 from calibration.qdq import Architecture, Layout, host_architecture, qdq_from_onnx
@@ -171,7 +171,7 @@ def report(
         table = read_ranges(table_path) if ranges or table_path.exists() else None
         if table is not None:
             table.check_graph(graph)
-        files = _renderings(int8)
+        files = _renderings(int8, graph)
         calibrated = {picture.sha256 for picture in table.pictures} if table else set()
         samples, left_out = held_out(pictures_in(pictures), calibrated)
         if left_out:
@@ -204,33 +204,38 @@ def report(
             raise GateError(f"{found.rendering} is refused: {broken[0]}", findings=broken)
 
 
-def _renderings(named: list[Path]) -> dict[str, Path]:
+def _renderings(named: list[Path], graph: Graph) -> dict[str, Path]:
     """Kind to file: those named, in order, and the other one where it lies beside the first."""
     found: dict[str, Path] = {}
     for path in named:
-        layout = _layout_of(path)
+        layout = _layout_of(path, graph)
         if layout in found:
             raise ConfigError(f"{path} and {found[layout]} are the same rendering; give one of each")
         found[layout] = path
     for kind, name in RENDERINGS.items():
         beside = named[0].with_name(name)
-        if kind not in found and beside.exists():
+        if kind not in found and beside.exists() and _layout_of(beside, graph) == kind:
             found[kind] = beside
             say(f"{beside} lies beside it and is compared too")
     return found
 
 
-def _layout_of(path: Path) -> str:
+def _layout_of(path: Path, graph: Graph) -> str:
     try:
         model = onnx.load(path)
     except Exception as error:
         raise FormatError(f"{path} is no ONNX graph; render it: python -m calibration render") from error
-    said = {entry.key: entry.value for entry in model.metadata_props}.get("edge_sdk.layout", "")
-    if not said:
+    said = {entry.key: entry.value for entry in model.metadata_props}
+    layout = said.get("edge_sdk.layout", "")
+    if not layout:
         raise FormatError(
             f"{path} is not an INT8 graph of this project; render it: python -m calibration render"
         )
-    return "trt" if said.startswith("tensorrt") else "cpu"
+    if said.get("edge_sdk.fp32") != graph.digest:
+        raise FormatError(
+            f"{path} was rendered from another graph; render it again: python -m calibration render"
+        )
+    return "trt" if layout.startswith("tensorrt") else "cpu"
 
 
 def main() -> None:

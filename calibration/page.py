@@ -238,8 +238,9 @@ header p{margin:0 0 18px;color:var(--soft)}
 section{background:var(--card);border:1px solid var(--line);border-radius:14px;padding:22px;margin:18px 0}
 .banner{border-radius:10px;padding:10px 16px;margin:10px 0;border:1px solid;background:var(--card)}
 .yes{color:var(--good)}.no{color:var(--bad)}.weak{color:var(--warm)}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:12px;margin-bottom:16px}
-.tile{border:1px solid var(--line);border-radius:12px;padding:14px}.tile b{display:block;font-size:1.6rem;
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(135px,1fr));gap:12px;margin-bottom:16px}
+.tile{border:1px solid var(--line);border-radius:12px;padding:14px;min-width:0}
+.tile b{display:block;white-space:nowrap;font-size:clamp(1.2rem,5.2vw,1.6rem);
 font-variant-numeric:tabular-nums}.tile span{display:block}.tile small{color:var(--soft)}
 .pair{display:grid;grid-template-columns:minmax(0,1fr) 280px;gap:20px;align-items:start}
 @media(max-width:760px){.pair{grid-template-columns:1fr}section{padding:16px}}

@@ -7,15 +7,21 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper
 
 from calibration.collect import histograms_of, ranges_from_pictures
 from calibration.graphs import Graph, load_graph
+from calibration.observers import Observer
 from calibration.pictures import balanced, pictures_in
 from calibration.placement import observed_tensors
 from calibration.qdq import qdq_from_onnx
-from calibration.ranges import RangeTable, read_ranges, spec_digest, write_ranges
-from edge_sdk.documents import canonical_json
+from calibration.ranges import PictureEntry, RangeTable, read_ranges, spec_digest, table_of, write_ranges
+from calibration.scales import RULES, Rule
+from edge_sdk.arrays import Array
+from edge_sdk.documents import canonical_json, parse_json, sha256_hex
 from edge_sdk.errors import DatasetError, FormatError, RangeError
 from edge_sdk.quality.datasets import Sample
 from edge_sdk.testing import drawn_picture
@@ -59,6 +65,21 @@ def test_a_table_survives_the_disk(residual_ranges: RangeTable, tmp_path: Path) 
     assert again == residual_ranges
     assert canonical_json(again) == (tmp_path / "ranges.json").read_bytes()
     assert again.digest() == residual_ranges.digest()
+
+
+@given(
+    hnp.arrays(np.float32, st.integers(1, 40), elements=st.floats(-1e9, 1e9, width=32)),
+    st.sampled_from(RULES),
+    st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=8), min_size=1, max_size=3),
+)
+def test_any_table_survives_its_bytes(residual: Graph, values: Array, rule: Rule, names: list[str]) -> None:
+    observer = Observer()
+    observer.see(values)
+    pictures = [PictureEntry(name=name, sha256=sha256_hex(name.encode())) for name in names]
+    table = table_of({"t": observer.histogram()}, graph=residual, spec=SPEC, pictures=pictures, rule=rule)
+    again = parse_json(canonical_json(table), RangeTable, name="ranges.json")
+    assert again == table
+    assert np.array_equal(again.of("t").histogram.counts, observer.histogram().counts)
 
 
 @pytest.mark.parametrize(

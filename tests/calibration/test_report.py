@@ -254,6 +254,14 @@ def test_no_picture_and_no_cells_are_refused(root: Path) -> None:
 Spoil = Callable[[Path], object]
 
 
+def said_to_be_of_another_graph(path: Path) -> None:
+    model = ModelProto.FromString(path.read_bytes())
+    for entry in model.metadata_props:
+        if entry.key == "edge_sdk.fp32":
+            entry.value = "0" * 64
+    save(model, path)
+
+
 @pytest.mark.parametrize(
     ("spoil", "command", "code", "sentence"),
     [
@@ -299,6 +307,12 @@ Spoil = Callable[[Path], object]
             "--pictures {root}/others --out {work}",
             2,
             "{work}/model.cpu.onnx and {work}/model.cpu.onnx are the same rendering; give one of each",
+        ),
+        (
+            lambda root: said_to_be_of_another_graph(root / "work/model.cpu.onnx"),
+            "report {work}/model.onnx --int8 {work}/model.cpu.onnx --pictures {root}/others --out {work}",
+            1,
+            "{work}/model.cpu.onnx was rendered from another graph; render it again: python -m calibration render",
         ),
         (
             lambda root: (root / "taken").write_text("a file"),
