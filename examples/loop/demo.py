@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_sdk.quality.datasets import Dataset, Lines, lines_of, load_dataset
+from edge_sdk.errors import DatasetError
+from edge_sdk.quality.datasets import PARTS, Dataset, Lines, lines_of, load_dataset
 from examples.loop.line import ProductionLine
 from examples.loop.processes import Job, Processes
 
@@ -55,6 +56,11 @@ class Demo:
     def out(self) -> Path:
         """Everything is written below it."""
         return self.settings.out
+
+    @property
+    def pictures(self) -> Path:
+        """The new line's pictures, a folder a part."""
+        return self.out / "pictures"
 
     @property
     def name(self) -> str:
@@ -176,9 +182,14 @@ class Demo:
 
     def export(self) -> dict[str, Any]:
         """Write the adapted model as ONNX, and the pictures that calibration and the line show."""
+        _, lines = self.lines()
+        if not lines.new[0].mentor:
+            raise DatasetError(
+                "the new line has no picture left for its station to look at (part mentor); add pictures, "
+                "or choose another seed"
+            )
         jobs = [self._onnx("adapted")]
-        for part in ("train", "validate", "mentor", "test"):
-            folder = self.out / "pictures" / part
+        for part in (part for part in PARTS if lines.new[0].part(part)):
             words = [
                 "pictures",
                 *self.data_words(),
@@ -189,15 +200,14 @@ class Demo:
                 "--part",
                 part,
             ]
-            jobs.append(self.training(f"pictures-{part}", *words, "--out", folder))
+            jobs.append(self.training(f"pictures-{part}", *words, "--out", self.pictures / part))
         found = self.run.run_all(jobs)[0]
-        held = self.out / "pictures" / "held-out"
+        held = self.pictures / "held-out"
         shutil.rmtree(held, ignore_errors=True)
         for part in ("validate", "mentor"):
             (held / part).mkdir(parents=True)
-            for path in sorted((self.out / "pictures" / part).rglob("*.png")):
-                if "masks" not in path.parts:
-                    shutil.copy2(path, held / part / path.name)
+            for path in sorted((self.pictures / part / "images").glob("*.png")):
+                shutil.copy2(path, held / part / path.name)
         parity = max((row["greatest_difference"] for row in found.get("parity", [])), default=0.0)
         return {"nodes": found.get("nodes"), "parity": parity}
 
@@ -205,7 +215,7 @@ class Demo:
         """Choose ranges, write the INT8 graphs, and compare them with FP32 on held-out pictures."""
         folder = self.out / "model" / model
         graph = folder / "model.onnx"
-        pictures = self.out / "pictures"
+        pictures = self.pictures
         words = ["ranges", graph, "--pictures", pictures / "train", "--out", folder, "--json"]
         self.run.run(Job(f"ranges-{model}", "-m", "calibration", *words))
         words = ["render", graph, "--ranges", folder / "ranges.json", "--out", folder, "--json"]
@@ -228,7 +238,7 @@ class Demo:
         if not (keys / "release.pem").exists():
             self.run.run(Job("keys", "-m", "export", "keys", "--out", keys, "--json"))
         words = ["pack", self.out / "model" / model, "--ckpt", self.out / model, "--line", "new"]
-        words += ["--golden", self.out / "pictures" / "held-out", "--name", self.name, "--version", version]
+        words += ["--golden", self.pictures / "held-out", "--name", self.name, "--version", version]
         words += ["--key", keys / "release.pem", "--out", self.out / "bundles", "--json"]
         found = self.run.run(Job(f"pack-{model}", "-m", "export", *words))
         return {

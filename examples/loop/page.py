@@ -12,7 +12,7 @@ import jinja2
 
 from examples.loop.charts import Point, histogram, scatter
 from examples.loop.schema import DemoReport, Figures, OnBothLines
-from examples.loop.words import LEFT, headline, named, not_good, shown, signed
+from examples.loop.words import LEFT, MATTERS, headline, named, not_good, shown, signed
 
 __all__ = ["Compared", "PageExtras", "Plane", "QuestionShot", "Shot", "render"]
 
@@ -100,6 +100,7 @@ def render(report: DemoReport, extras: PageExtras) -> str:
         extras=extras,
         headline=headline(report),
         left=report.adapted.method in LEFT,
+        better=(report.retrained.new.ap or 0) > (report.source_only.new.ap or 0) + MATTERS,
         complaints=not_good(report),
         models=_models(report),
         outcomes=_bars(

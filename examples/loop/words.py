@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from examples.loop.schema import DemoReport, Figures, OnBothLines
 
-__all__ = ["LEFT", "Headline", "headline", "named", "not_good", "shown", "signed"]
+__all__ = ["LEFT", "MATTERS", "Headline", "headline", "named", "not_good", "shown", "signed"]
 
 MATTERS = 0.02
 """Differences of average precision below this are told as none."""
