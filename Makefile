@@ -25,7 +25,7 @@ export OMP_NUM_THREADS ?= 1
 
 help:
 	@cat <<'TEXT'
-	make demo              the whole loop on real pictures, about 8 minutes; report in build/demo/report.html
+	make demo              the whole loop on real pictures, 8 minutes; see build/demo/report.html
 	make demo QUICK=1      the same stages, smaller, at most 3 minutes; into build/demo-quick
 	make demo DATA=DIR     the same on your own pictures: labels.csv or MVTec layout
 	make test              the tests; says what it skipped and the apt line that would end it

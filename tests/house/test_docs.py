@@ -48,6 +48,21 @@ def test_the_generated_pages_are_what_make_docs_writes() -> None:
         assert written.split() == text.split(), f"{path.relative_to(ROOT)} has fallen behind; run: make docs"
 
 
+def test_the_results_page_is_what_the_result_files_say() -> None:
+    from benchmarks.checking import read_all
+    from benchmarks.musts import musts_from_csv
+    from benchmarks.render import bars, page
+
+    results, broken = read_all(ROOT / "benchmarks" / "results")
+    assert broken == []
+    folder = ROOT / "docs" / "reference"
+    assert (folder / "results.md").read_text(encoding="utf-8") == page(results, musts_from_csv()), "run: make docs"
+    drawn = {name for name, result in results.items() if bars(result)}
+    assert {path.stem for path in (folder / "results").glob("*.svg")} == drawn
+    for name in drawn:
+        assert (folder / "results" / f"{name}.svg").read_text(encoding="utf-8") == bars(results[name]), "run: make docs"
+
+
 def test_every_command_is_in_the_reference_with_every_option(helps: dict[str, str]) -> None:
     page = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
     sections = dict(re.findall(r"^##+ ([^:\n]+).*?\n```text\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL))
