@@ -12,7 +12,7 @@ MAKEFLAGS += --no-print-directory
 
 VENV := .venv
 PY := $(VENV)/bin/python
-PACKAGES := edge_sdk calibration export training mentoring benchmarks
+PACKAGES := edge_sdk calibration export training mentoring benchmarks examples
 # The half of the suite that a station's Python must pass; it needs neither torch nor onnx.
 DEVICE_TESTS := $(wildcard tests/test_*.py) $(wildcard $(addprefix tests/,vision quality cameras runners outbox bundles))
 
