@@ -146,7 +146,9 @@ def dann(
         maps = network.features(here.frame)
         both = torch.cat([maps, network.features(there.frame)])
         return {
-            "supervised": supervised_loss(network.head(maps), here.truth, here.known, here.maximum),
+            "supervised": supervised_loss(
+                network.head(maps), here.truth, here.known, here.maximum, shown=here.shown
+            ),
             "domain": adversarial_loss(segmenter, both, domain, ganin_weight(done)),
         }
 

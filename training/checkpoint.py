@@ -30,7 +30,7 @@ from edge_sdk.labels import Thresholds
 from edge_sdk.vision.preprocess import PreprocessSpec
 from training.networks.cellnet import CellNetwork
 
-__all__ = ["FACTORY", "Checkpoint", "LineState", "load_checkpoint", "save_checkpoint"]
+__all__ = ["FACTORY", "Checkpoint", "LineState", "check_place", "load_checkpoint", "save_checkpoint"]
 
 FACTORY = "training.networks.cellnet:cell_network"
 SCHEMA = "checkpoint/1"
@@ -88,12 +88,26 @@ class Checkpoint:
         return replace(self, lines={**self.lines, name: state})
 
 
+def check_place(folder: Path) -> None:
+    """Whether a checkpoint may be written there: best asked before minutes of training.
+
+    Raises:
+        ConfigError: It is a file, or a folder that holds something else, which is not replaced.
+    """
+    if folder.is_file():
+        raise ConfigError(f"{folder} is a file; give a folder to write the checkpoint to")
+    if folder.exists() and any(folder.iterdir()) and not (folder / "checkpoint.json").is_file():
+        raise ConfigError(f"{folder} holds something else than a checkpoint; give an empty folder, or a new name")
+
+
 def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
     """Write a checkpoint; an older one of the same name is replaced once the new one is whole.
 
     Raises:
+        ConfigError: The folder holds something else, which is not replaced.
         OSError: The disk refused; an older checkpoint is as it was.
     """
+    check_place(folder)
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     (part / "lines").mkdir(parents=True)

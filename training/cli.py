@@ -112,9 +112,10 @@ def train(
             **({} if iterations is None else {"iterations": iterations}),
         )
         dataset, lines = _lines(data, original, new, gap, seed, threads)
-        from training.checkpoint import save_checkpoint
+        from training.checkpoint import check_place, save_checkpoint
         from training.train import train as trained
 
+        check_place(out)
         found = trained(
             dataset, lines, recipe.quick() if quick else recipe, resume=_resume(out), progress=progress
         )
@@ -147,8 +148,9 @@ def adapt(
     """
     with refusals(), _progress() as progress:
         from training.adapt import adapt as adapted
-        from training.checkpoint import load_checkpoint, save_checkpoint
+        from training.checkpoint import check_place, load_checkpoint, save_checkpoint
 
+        check_place(out)
         base = load_checkpoint(checkpoint)
         recipe = _recipe_of(base.recipe, seed=seed, quick=quick)
         dataset, lines = _lines(data, original, new, gap, recipe.seed, threads, base.data)
@@ -191,10 +193,11 @@ def retrain(
     truth of the pictures that operators were asked about.
     """
     with refusals(), _progress() as progress:
-        from training.checkpoint import load_checkpoint, save_checkpoint
+        from training.checkpoint import check_place, load_checkpoint, save_checkpoint
         from training.retrain import read_mentored
         from training.retrain import retrain as retrained
 
+        check_place(out)
         base = load_checkpoint(checkpoint)
         recipe = _recipe_of(base.recipe, seed=seed, quick=quick)
         _, lines = _lines(data, original, new, gap, recipe.seed, threads, base.data)

@@ -18,6 +18,9 @@ from training.train import Progress, quiet
 
 __all__ = ["write_pictures"]
 
+MARK = ".written-by-training-pictures"
+"""Stands in each folder written here: a folder without it is somebody's data and never replaced."""
+
 
 def write_pictures(
     line: Line, part: str, folder: Path, *, labelled: bool, most: int | None = None, progress: Progress = quiet
@@ -42,12 +45,13 @@ def write_pictures(
     samples = line.part(part)
     if not samples:
         raise DatasetError(f"line {line.name} has no pictures in part {part}; add pictures, or choose another part")
-    if folder.exists() and any(folder.iterdir()) and not (folder / "labels.csv").exists():
+    if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
         raise DatasetError(f"{folder} holds something else; give an empty folder, or a new name")
     if most is not None and len(samples) > most:
         samples = tuple(samples[n * len(samples) // most] for n in range(most))
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "images").mkdir(parents=True)
+    (folder / MARK).touch()
     rows = []
     for number, sample in enumerate(samples):
         name = f"images/{number:05d}.png"

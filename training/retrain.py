@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from edge_sdk.documents import parse_json
+from edge_sdk.documents import parse_json, sha256_hex
 from edge_sdk.errors import DatasetError
 from edge_sdk.quality.datasets import Lines, read_picture
 from edge_sdk.records import Answer, MentoredExport, MentoredRow
@@ -152,9 +152,9 @@ def retrain(
         loss_weak = masked_bce(answered, weak.truth, weak.known)
         if weak.maximum.any():
             loss_weak = loss_weak + supervised_loss(
-                answered, weak.truth, torch.zeros_like(weak.known), weak.maximum
+                answered, weak.truth, torch.zeros_like(weak.known), weak.maximum, shown=weak.shown
             )
-        supervised = supervised_loss(cells, known.truth, known.known, known.maximum)
+        supervised = supervised_loss(cells, known.truth, known.known, known.maximum, shown=known.shown)
         return {"supervised": supervised, "weak": WEAK * loss_weak}
 
     fit(
@@ -166,7 +166,7 @@ def retrain(
         averaging=recipe.averaging,
         chance=chance,
         resume=resume,
-        told=f"retrain {strategy} {recipe.model_dump_json()} {baseline.data.get('digest')} {len(taught)}",
+        told=f"retrain {strategy} {recipe.model_dump_json()} {baseline.data.get('digest')} {_digest(taught)}",
         progress=lambda step, steps, terms: progress(f"retrain {strategy}", step, steps, terms),
     )
     new = np.concatenate([views_of(line, line.train, spec, grid=grid, labelled=False).images, taught.images])
@@ -219,6 +219,12 @@ def _taught(baseline: Checkpoint, mentored: Mentored, strategy: Strategy) -> Vie
         units=tuple(names),
         names=tuple(names),
     )
+
+
+def _digest(views: Views) -> str:
+    """Of everything that is taught: another answer is another training."""
+    pieces = (views.images, views.truth, views.known, views.maximum)
+    return sha256_hex(b"".join(piece.tobytes() for piece in pieces))
 
 
 def _confidence(root: Path, row: MentoredRow) -> np.ndarray | None:

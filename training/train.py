@@ -80,7 +80,7 @@ def train(
     def losses(_: float) -> Terms:
         batch = stream.next()
         out = network(batch.frame)
-        return {"supervised": supervised_loss(out.cells, batch.truth, batch.known, batch.maximum)}
+        return {"supervised": supervised_loss(out.cells, batch.truth, batch.known, batch.maximum, shown=batch.shown)}
 
     history = fit(
         {"network": network},

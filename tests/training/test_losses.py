@@ -141,3 +141,14 @@ def test_the_adversary_is_let_in_slowly() -> None:
     assert ganin_weight(1) == pytest.approx(0.1, rel=1e-3)
     steps = [ganin_weight(step / 10) for step in range(11)]
     assert steps == sorted(steps)
+
+
+def test_the_padding_is_never_the_strongest_cell() -> None:
+    logits = torch.tensor([[[[9.0, -1.0], [-2.0, -3.0]]]], requires_grad=True)
+    shown = torch.tensor([[[False, True], [True, True]]])
+    nothing = torch.zeros(1, 1, 2, 2)
+    loss = supervised_loss(logits, nothing, nothing, torch.ones(1, 1), shown=shown)
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(math.log(1 + math.exp(1.0)), rel=1e-6)
+    assert logits.grad is not None
+    assert (logits.grad != 0).nonzero().tolist() == [[0, 0, 0, 1]]

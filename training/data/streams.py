@@ -28,6 +28,8 @@ class Batch:
     """``(N, K, h, w)``: of a mentored line the set M."""
     maximum: Tensor
     """``(N, K)``."""
+    shown: Tensor
+    """``(N, h, w)`` bool: cells that show the picture and no padding."""
 
 
 class Stream:
@@ -67,20 +69,26 @@ class Stream:
         shares = zip(self._pools, self._shares, strict=True)
         chosen = np.concatenate([pool[self._chance.integers(0, len(pool), count)] for pool, count in shares])
         views = self._views
-        images, truths, knowns = [], [], []
+        images, truths, knowns, shown = [], [], [], []
         for n in chosen:
-            image, truth, known = self._turned(views.images[n], views.truth[n], views.known[n])
+            image, truth, known, valid = self._turned(
+                views.images[n], views.truth[n], views.known[n], views.valid[n]
+            )
             images.append(jittered(image, self._chance) if self._jitter else image)
             truths.append(truth)
             knowns.append(known)
+            shown.append(valid)
         return Batch(
             normalised(np.stack(images), self._spec),
             torch.from_numpy(np.stack(truths)),
             torch.from_numpy(np.stack(knowns)),
             torch.from_numpy(views.maximum[chosen]),
+            torch.from_numpy(np.stack(shown)),
         )
 
-    def _turned(self, image: Image, truth: Array, known: Array) -> tuple[Array, Array, Array]:
+    def _turned(
+        self, image: Image, truth: Array, known: Array, valid: Array
+    ) -> tuple[Array, Array, Array, Array]:
         """The same flip and quarter turn for picture and cells."""
         across, down = self._chance.random(2) < 0.5
         quarter = int(self._chance.integers(2)) if self._square else 0
@@ -92,7 +100,7 @@ class Stream:
                 array = np.flip(array, rows)
             return np.rot90(array, quarter, (rows, rows + 1))
 
-        return turn(image, 0), turn(truth, 1), turn(known, 1)
+        return turn(image, 0), turn(truth, 1), turn(known, 1), turn(valid, 0)
 
 
 def jittered(

@@ -94,6 +94,7 @@ def views_of(
                         truth[n, k] = cells_of_mask(said.mask == k + 1, spec, grid) >= CELL_COVERED
             elif said.healthy is False and said.class_id is not None:
                 maximum[n, said.class_id] = 1
+                known[n][:, ~valid[n]] = 1  # wherever the defect is, it is not in the padding
         step()
     return Views(
         images=images,

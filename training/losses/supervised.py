@@ -9,7 +9,9 @@ from torch import Tensor
 __all__ = ["supervised_loss"]
 
 
-def supervised_loss(logits: Tensor, truth: Tensor, known: Tensor, maximum: Tensor) -> Tensor:
+def supervised_loss(
+    logits: Tensor, truth: Tensor, known: Tensor, maximum: Tensor, *, shown: Tensor | None = None
+) -> Tensor:
     """Binary cross-entropy over the cells whose truth is known, and over pictures' strongest cells.
 
     A picture with a mask, or a healthy one, is known cell by cell.  Of a defective picture without a
@@ -22,6 +24,8 @@ def supervised_loss(logits: Tensor, truth: Tensor, known: Tensor, maximum: Tenso
         truth: ``(N, K, h, w)`` in {0, 1}; read where ``known`` is 1.
         known: ``(N, K, h, w)`` in {0, 1}.
         maximum: ``(N, K)``: 1 where the picture shows a defect of that class somewhere, 0 elsewhere.
+        shown: ``(N, h, w)`` bool, cells that show the picture and no padding: a defect is nowhere else, and
+            padding is alike in all pictures, so that it would be learned as one.  Without it all do.
 
     Returns:
         A scalar: the mean over known cells plus the mean over picture maxima; 0, with a graph, where
@@ -33,7 +37,8 @@ def supervised_loss(logits: Tensor, truth: Tensor, known: Tensor, maximum: Tenso
     """
     by_cell = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
     cells = (by_cell * known).sum() / known.sum().clamp(min=1)
-    strongest = logits.amax(dim=(2, 3))
+    inside = logits if shown is None else logits.masked_fill(~shown[:, None], torch.finfo(logits.dtype).min)
+    strongest = inside.amax(dim=(2, 3))
     by_picture = F.binary_cross_entropy_with_logits(strongest, torch.ones_like(strongest), reduction="none")
     pictures = (by_picture * maximum).sum() / maximum.sum().clamp(min=1)
     return cells + pictures
