@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_sdk.quality.datasets import read_picture
+from edge_sdk.quality.datasets import Sample, read_picture
 from examples.loop.demo import Demo
 from examples.loop.evaluated import Evaluated, compared, gain, plane
 from examples.loop.page import Compared, PageExtras, Plane, QuestionShot
@@ -115,6 +116,7 @@ def extras_of(demo: Demo, found: dict[str, Any]) -> PageExtras:
         planes=tuple(_planes(demo)),
         latencies_ms=tuple(demo.line.latencies_ms()),
         questions=tuple(questions),
+        asked_of=found["answers"]["asked_of"],
         command=_command(demo),
         versions=_versions(),
         attribution=SHIPPED if shipped in demo.settings.data[0].resolve().parents else "",
@@ -140,11 +142,21 @@ def _compared(demo: Demo, method: str) -> list[Compared]:
     line = lines.new[0]
     written = sorted((demo.out / "pictures" / "test" / "images").glob("*.png"))
     shown = list(zip(line.test, written, strict=True))
-    bad = [pair for pair in shown if pair[0].healthy is False]
+    bad = _one_of_each([pair for pair in shown if pair[0].healthy is False])
     good = [pair for pair in shown if pair[0].healthy]
     wanted = max(SHOWN - 2, SHOWN - len(good))
     chosen = [*bad[:wanted], *good[: SHOWN - len(bad[:wanted])]]
     return compared(models, line, [(sample, read_picture(path)) for sample, path in chosen])
+
+
+def _one_of_each(pairs: list[tuple[Sample, Path]]) -> list[tuple[Sample, Path]]:
+    """In order of name, but a picture of every class before the second of any."""
+    seen: Counter[str] = Counter()
+    ranked = []
+    for pair in pairs:
+        ranked.append((seen[pair[0].label], pair))
+        seen[pair[0].label] += 1
+    return [pair for _, pair in sorted(ranked, key=lambda one: one[0])]
 
 
 def _planes(demo: Demo) -> list[Plane]:

@@ -27,7 +27,9 @@ __all__ = ["RATE_HZ", "ProductionLine"]
 RATE_HZ = 10.0
 """Frames a second of the station's video."""
 STREAM_S = 15.0
-"""The station streams at least this long, and every picture twice, before the operator begins."""
+"""The station streams at least this long, and every picture a few times, before the operator begins."""
+TIMES = 6
+"""So often every picture passes, within ``LONGEST_STREAM_S``, so that the control sample may draw it."""
 LONGEST_STREAM_S = 45.0
 AFTER_SWAP_S = 5.0
 
@@ -82,7 +84,7 @@ class ProductionLine:
             Job("station", "-m", "edge_sdk", "run", self.settings, "--inspections", self.journal, "--json")
         )
         self.uploader = self.run.start(Job("uploader", "-m", "edge_sdk", "upload", self.settings, "--json"))
-        seen_s = 2 * len(video.pictures) / RATE_HZ
+        seen_s = TIMES * len(video.pictures) / RATE_HZ
         wait_s = min(max(STREAM_S, seen_s), LONGEST_STREAM_S)
         self._wait_for_frames(round(wait_s * RATE_HZ), timeout_s=wait_s + 60)
         told = self.status()

@@ -72,6 +72,8 @@ class PageExtras:
     planes: tuple[Plane, ...] = ()
     latencies_ms: tuple[float, ...] = ()
     questions: tuple[QuestionShot, ...] = ()
+    asked_of: int | None = None
+    """Items at the hub when the operator answered."""
     command: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     attribution: str = ""

@@ -66,9 +66,10 @@ def headline(report: DemoReport) -> Headline:
     elif drop >= DROP:
         title = f"From {shown(own)} down to {shown(before)} on a new line; {said} did not help, it is at {shown(after)}"
     elif whole >= MATTERS:
-        title = f"The new line cost the model little; {said} brought it from {shown(before)} to {shown(after)} there"
+        title = f"The new line cost the model little, {shown(own)} to {shown(before)}; "
+        title += f"{said} brought it to {shown(after)}"
     else:
-        title = f"The new line cost the model little, and {said} changed little"
+        title = f"Little changed: {shown(own)} at home, {shown(before)} on a new line, {shown(after)} after {said}"
     unit = report.source_only.new.unit
     what = (
         "every defective cell before every good one" if unit == "cells" else "every defective picture first"
@@ -185,9 +186,12 @@ def _about_the_station(report: DemoReport) -> Iterator[str]:
         yield f"INT8 turned {many} verdict{'s' if many > 1 else ''}, listed above."
     if int8.speedup is not None and int8.speedup < 1:
         yield f"On this CPU the INT8 rendering was slower than FP32 ({int8.speedup:.2f} times as fast)."
-    if station.outcomes.not_inspected:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(station.not_inspected_by.items()))
-        yield f"{station.outcomes.not_inspected} of {station.frames_in} frames were not inspected ({reasons})."
+    lost = {
+        reason: count for reason, count in station.not_inspected_by.items() if reason != "station stopped"
+    }
+    if lost:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(lost.items()))
+        yield f"Of {station.frames_in} frames {sum(lost.values())} were not inspected ({reasons})."
     if report.swap.frames_lost:
         yield f"{report.swap.frames_lost} frames were lost while the new bundle came in."
     if report.quick:

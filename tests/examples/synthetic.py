@@ -75,7 +75,7 @@ def made_up_report(**changes: Any) -> DemoReport:
         },
         "station": {
             "frames_in": 912, "outcomes": {"passed": 603, "defective": 240, "uncertain": 66, "not_inspected": 3},
-            "not_inspected_by": {"station stopped": 3}, "fps": 9.98, "p50_ms": 6.4, "p99_ms": 18.2,
+            "not_inspected_by": {"queue full": 2, "station stopped": 1}, "fps": 9.98, "p50_ms": 6.4, "p99_ms": 18.2,
         },
         "outbox": {"put": 10, "uploaded": 10, "at_hub": 10},
         "answers": {"confirm": 8, "infirm": 11, "unsure": 2},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import cv2
@@ -17,6 +18,7 @@ from edge_sdk.quality.datasets import lines_of, load_dataset
 from edge_sdk.testing import drawn_picture
 from examples.loop import line as line_module
 from examples.loop.line import ProductionLine
+from examples.loop.operator import Hub, Operator, answer_all
 from examples.loop.processes import ChildFailedError, Processes
 from tests import stations
 
@@ -92,6 +94,37 @@ def test_nothing_is_lost_between_the_camera_and_the_operator_s_answers(out, monk
     assert Path(told["questions"][0]["jpeg"]).stat().st_size > 1000
     assert len(line.latencies_ms()) == station["frames_in"] - station["outcomes"]["not_inspected"]
     assert all(child is not None and not child.running for child in children)
+
+
+@pytest.mark.system
+@pytest.mark.slow
+def test_a_person_may_answer_on_the_page_instead(out, monkeypatch, capsys):
+    monkeypatch.setattr(line_module, "STREAM_S", 3.0)
+    opened: list[str] = []
+    with Processes(out / "logs") as run:
+        line = line_of(out, run)
+        started = line.start(str(out / "first"))
+
+        def person(page: str) -> bool:
+            opened.append(page)
+            token = page.partition("#token=")[2]
+            hub = Hub(started["hub"]["url"], token)
+            assert line.video is not None
+            operator = Operator(line.video, stations.SPEC, classes=line.seen.classes)
+            answering = (hub, operator)
+            Thread(
+                target=answer_all,
+                args=answering,
+                kwargs={"expected": started["put"], "timeout_s": 30},
+                daemon=True,
+            ).start()
+            return True
+
+        monkeypatch.setattr(line_module.webbrowser, "open", person)
+        told = line.answers(started, interactive=True)
+    assert opened[0] in capsys.readouterr().err
+    assert told["answers"]["confirm"] >= 3
+    assert told["asked_of"] >= started["put"]
 
 
 @pytest.mark.system
