@@ -109,10 +109,10 @@ def _lamp(pixels: Floats, chance: np.random.Generator, strength: float) -> Float
     height, width = pixels.shape[:2]
     flicker = 1 + 0.05 * strength * float(chance.uniform(-1, 1))
     balance = 1 + strength * np.array([0.6, 0.0, -0.4], np.float32)
-    dimmer = (1 - 0.45 * strength) * flicker
+    dimmer = (1 - 0.3 * strength) * flicker
     down = np.linspace(0, 1, height, dtype=np.float32)[:, None]
     across = np.linspace(0, 1, width, dtype=np.float32)[None, :]
-    fall_off = 1 - 0.5 * strength * (0.7 * across + 0.3 * down)
+    fall_off = 1 - 0.45 * strength * (0.7 * across + 0.3 * down)
     lit = np.clip(pixels * balance * dimmer * fall_off[:, :, None], 0, 1)
     lit = np.power(lit, 1 + 0.2 * strength)
     noise = chance.normal(0, 0.06 * strength, pixels.shape)
