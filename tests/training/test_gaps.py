@@ -83,7 +83,7 @@ def test_the_default_is_one_that_there_is() -> None:
 
 
 def test_a_gap_or_strength_that_there_is_not_is_told() -> None:
-    with pytest.raises(ConfigError, match=r"there is no gap named 'fog'; give one of grey, .*, or several joined by \+"):
+    with pytest.raises(ConfigError, match=r"there is no gap named 'fog'; give one of grey, .*, or several joined"):
         gaps.apply("lamp+fog", plate(), key="a")
     with pytest.raises(RangeError, match="the strength of the gap is 3; give 0 to 2, 1 is what results state"):
         gaps.apply("lamp", plate(), key="a", strength=3)
