@@ -22,6 +22,7 @@ one sentence: what is wrong with which value, then what to do.
     ├── OutboxError (OSError)
     │   ├── OutboxBusy                    another process holds the lock
     │   └── OutboxFull                    no room, and nothing of less value to give up
+    ├── StationBusy (RuntimeError)        another process runs this station
     ├── HubError (ConnectionError)        the hub cannot be reached
     │   └── HubRefused                    the hub answered no; ``status`` is its HTTP status
     └── MissingPackage (ImportError)      an optional package is needed here
@@ -54,6 +55,7 @@ __all__ = [
     "RangeError",
     "RunnerError",
     "ShapeError",
+    "StationBusy",
     "TruthWithheld",
 ]
 
@@ -150,6 +152,10 @@ class OutboxBusy(OutboxError):
 
 class OutboxFull(OutboxError):
     """There is no room, and nothing of less value could be given up."""
+
+
+class StationBusy(EdgeError, RuntimeError):
+    """Another process runs this station."""
 
 
 class HubError(EdgeError, ConnectionError):

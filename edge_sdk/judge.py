@@ -74,7 +74,7 @@ class Judge:
         confidence = confidence_from_logits(logits[0], self._temperature)
         place, valid = self._place_of(frame.pixels.shape, confidence.shape[1:])
         pass_below, cell_px = self._thresholds.pass_below, self.manifest.postprocess.cell_px
-        found = decode_cells(confidence, pass_below, place=place, cell_px=cell_px)
+        found = decode_cells(confidence, pass_below, place=place, cell_px=cell_px, valid=valid)
         verdict, reason = decide(found, self._thresholds, self.labels)
         decided_ns = self._clock.monotonic_ns()
         asked = (

@@ -17,9 +17,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from edge_sdk.errors import EdgeError
+from edge_sdk.errors import EdgeError, StationBusy
 
-__all__ = ["STALE_AFTER_S", "StateFolder", "StationBusy"]
+__all__ = ["STALE_AFTER_S", "StateFolder"]
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +28,6 @@ STALE_AFTER_S = 10.0
 
 
 DYING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
-
-
-class StationBusy(EdgeError, RuntimeError):
-    """Another process runs the station of this state folder."""
 
 
 class StateFolder:

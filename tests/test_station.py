@@ -22,11 +22,12 @@ from edge_sdk.errors import (
     ConfigError,
     OutboxBusy,
     RunnerError,
+    StationBusy,
 )
 from edge_sdk.frames import Frame
 from edge_sdk.judge import Judge
 from edge_sdk.manifest import read_manifest
-from edge_sdk.state import StateFolder, StationBusy
+from edge_sdk.state import StateFolder
 from edge_sdk.testing import FakeCamera, FakeRunner, drawn_picture
 from tests import stations
 

@@ -53,6 +53,8 @@ class OrtRunner:
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = ERRORS_ONLY
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if as_written:  # the last level changes layouts, and with them the order of sums
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         disabled = ["WeightBiasQuantization"] if as_written else []
         try:
             self._session: Any = ort.InferenceSession(

@@ -35,7 +35,9 @@ def confidence_from_logits(logits: Array, temperature: Array | float = 1.0) -> F
     return found
 
 
-def decode_cells(confidence: Floats, thresholds: Floats, *, place: Geometry, cell_px: int) -> Detections:
+def decode_cells(
+    confidence: Floats, thresholds: Floats, *, place: Geometry, cell_px: int, valid: Bools | None = None
+) -> Detections:
     """Group neighbouring defective cells of one class into detections.
 
     A cell counts where its confidence reaches its class's ``pass_below``.  A detection is as sure
@@ -46,6 +48,7 @@ def decode_cells(confidence: Floats, thresholds: Floats, *, place: Geometry, cel
         thresholds: ``(K,)`` ``pass_below`` of each class, in (0, 1].
         place: Where the frame lies on the network's input.
         cell_px: Side of a cell in pixels of the network's input.
+        valid: ``(h, w)`` cells that show the picture; padding is known healthy and never reported.
 
     Returns:
         One detection a connected group (8-neighbourhood), surest first.
@@ -59,6 +62,8 @@ def decode_cells(confidence: Floats, thresholds: Floats, *, place: Geometry, cel
     """
     _check(confidence, thresholds)
     counts = confidence >= thresholds[:, None, None]
+    if valid is not None:
+        counts &= valid
     if not counts.any():
         return Detections.none()
     import cv2

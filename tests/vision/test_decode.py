@@ -81,7 +81,7 @@ def test_a_question_is_a_peak_with_its_neighbours(confidence: Maps) -> None:
         assert len(set(question.cells)) == len(question.cells)
 
 
-def test_padding_is_never_asked_about() -> None:
+def test_padding_is_never_reported_nor_asked_about() -> None:
     confidence = np.zeros((1, 4, 4), np.float32)
     confidence[0, 0, 0] = 1
     confidence[0, 2, 2] = 0.75
@@ -90,6 +90,8 @@ def test_padding_is_never_asked_about() -> None:
     threshold = np.array([0.5], np.float32)
     asked = questions(confidence, threshold, place=SAME, cell_px=10, valid=valid)
     assert [q.cells for q in asked] == [((2, 2),)]
+    found = decode_cells(confidence, threshold, place=SAME, cell_px=10, valid=valid)
+    assert found.cells.tolist() == [[0, 2, 2]]
 
 
 def test_the_sigmoid_neither_overflows_nor_loses_the_rank() -> None:
