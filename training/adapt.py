@@ -85,7 +85,9 @@ def adapt(
     base = checkpoint.network
     home = checkpoint.line("original")
 
-    trained, home_of_dann = dann(checkpoint, original, first, recipe, resume=resume, progress=progress)
+    trained, home_of_dann = dann(
+        checkpoint, lines.original, original, first, recipe, resume=resume, progress=progress
+    )
     candidates: dict[str, tuple[CellNetwork, Statistics, LineState]] = {
         "source": (base, home.statistics, home),
         "adabn": (base, estimated(base, batches_of(first.images, spec, flips=True)), home),
@@ -106,7 +108,7 @@ def adapt(
             statistics = estimated(network, batches_of(new.images, spec, flips=True))
         elif method == "dann":
             statistics = _fresh(network, new, at_home.statistics, checkpoint)
-        state = line_state(network, statistics, new.images, spec, method=method, thresholds=home.thresholds)
+        state = line_state(network, statistics, new.images, spec, method=method)
         whole = replace(checkpoint, network=network, recipe={**checkpoint.recipe, **recipe.model_dump(mode="json")})
         methods[method] = whole.with_line("original", at_home).with_line(name, state)
     return Adaptation(methods[decision.method], methods, decision)
@@ -114,6 +116,7 @@ def adapt(
 
 def dann(
     checkpoint: Checkpoint,
+    line: Line,
     original: Views,
     new: Views,
     recipe: Recipe,
@@ -125,6 +128,15 @@ def dann(
 
     Each line is a batch of its own, so each is normalised by its own statistics; a joint batch from
     which one normalisation takes its statistics collapsed.
+
+    Args:
+        checkpoint: Of the original line.
+        line: The original one, whose thresholds are calibrated anew.
+        original: Its labelled pictures.
+        new: Unlabelled ones of the new line.
+        recipe: Iterations, rate and seed.
+        resume: File that keeps the state of a training under way.
+        progress: Told of every step.
 
     Returns:
         The trained network, and what belongs to the original line with it.
@@ -165,7 +177,7 @@ def dann(
         told=f"dann {recipe.model_dump_json()} {checkpoint.data.get('digest')}",
         progress=lambda step, steps, terms: progress("dann", step, steps, terms),
     )
-    return network, original_state(network, original, spec, method="dann")
+    return network, original_state(network, line, original, spec, grid=checkpoint.grid, method="dann")
 
 
 def _fresh(network: CellNetwork, views: Views, home: Statistics, checkpoint: Checkpoint) -> Mapping[str, Tensor]:

@@ -13,14 +13,12 @@ from edge_sdk.labels import Thresholds
 from edge_sdk.vision.decode import confidence_from_logits
 from edge_sdk.vision.preprocess import PreprocessSpec
 from training.checkpoint import LineState
-from training.data.views import batches_of
+from training.data.views import Views, batches_of
 from training.networks.cellnet import CellNetwork
 from training.statistics import Statistics, with_statistics
+from training.thresholds import calibrated_band, fixed_band
 
-__all__ = ["BAND", "line_state", "predicted"]
-
-BAND = (0.3, 0.5, 0.8)
-"""``pass_below``, ``boundary`` and ``defective_from`` where nothing better is known."""
+__all__ = ["calibrated", "confidence", "line_state", "predicted"]
 
 
 def predicted(
@@ -70,23 +68,28 @@ def line_state(
     """
     classes = network.head.out_channels
     _, features = predicted(network, statistics, images, spec)
-    low, middle, high = BAND
-    fixed = Thresholds(
-        boundary=np.full(classes, middle, np.float32),
-        pass_below=np.full(classes, low, np.float32),
-        defective_from=np.full(classes, high, np.float32),
-        how=f"fixed: ask from {low:g}, count from {middle:g}, reject from {high:g}",
-        guarantee="none: fixed by hand, not calibrated on labelled pictures",
-    )
     return LineState(
         statistics=dict(statistics),
-        thresholds=thresholds or fixed,
+        thresholds=thresholds or fixed_band(classes, why="the line has no labelled pictures to calibrate on"),
         temperature=np.ones(classes, np.float32),
         method=method,
         feature_mean=features.mean(axis=0),
         feature_sd=features.std(axis=0),
         pictures=len(images),
     )
+
+
+def calibrated(network: CellNetwork, statistics: Statistics, labelled: Views, spec: PreprocessSpec) -> Thresholds:
+    """Thresholds from labelled pictures that the network was not trained on.
+
+    Args:
+        labelled: Of part validate; may be empty, which guarantees nothing.
+    """
+    logits, _ = predicted(network, statistics, labelled.images, spec)
+    shown = np.where(labelled.valid[:, None], logits, -np.inf)
+    maxima = confidence_from_logits(shown.max(axis=(2, 3), initial=-np.inf)[:, :, None, None])[:, :, 0, 0]
+    shows = labelled.truth.any(axis=(2, 3)) | (labelled.maximum > 0)
+    return calibrated_band(maxima, ~labelled.defective, shows)
 
 
 def confidence(logits: Array, state: LineState) -> Floats:

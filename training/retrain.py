@@ -175,12 +175,10 @@ def retrain(
         statistics = dict(away)
     else:
         statistics = estimated(network, batches_of(new, spec, flips=True))
-    before = baseline.line(name)
-    state = line_state(network, statistics, new, spec, method="retrained", thresholds=before.thresholds)
+    home_state = original_state(network, lines.original, original, spec, grid=grid, method="retrained")
+    state = line_state(network, statistics, new, spec, method="retrained")
     whole = replace(baseline, network=network)
-    return whole.with_line("original", original_state(network, original, spec, method="retrained")).with_line(
-        name, state
-    )
+    return whole.with_line("original", home_state).with_line(name, state)
 
 
 def _taught(baseline: Checkpoint, mentored: Mentored, strategy: Strategy) -> Views:

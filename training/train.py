@@ -18,7 +18,7 @@ from training.checkpoint import Checkpoint, LineState
 from training.data.streams import Stream
 from training.data.views import Views, batches_of, views_of
 from training.fitting import Terms, fit
-from training.lines import line_state
+from training.lines import calibrated, line_state
 from training.losses.supervised import supervised_loss
 from training.networks.cellnet import CellNetwork, cell_network, stride_of
 from training.recipe import Recipe, pretrained_weights
@@ -94,7 +94,7 @@ def train(
         told=f"train {recipe.model_dump_json()} {dataset.digest}",
         progress=lambda step, steps, terms: progress("train", step, steps, terms),
     )
-    state = original_state(network, views, spec, method="source")
+    state = original_state(network, line, views, spec, grid=grid, method="source")
     return Checkpoint(
         network=network,
         arguments=arguments,
@@ -108,13 +108,20 @@ def train(
     )
 
 
-def original_state(network: CellNetwork, views: Views, spec: PreprocessSpec, *, method: str) -> LineState:
-    """The original line's own statistics, measured on its training pictures once the weights stand."""
+def original_state(
+    network: CellNetwork, line: Line, views: Views, spec: PreprocessSpec, *, grid: tuple[int, int], method: str
+) -> LineState:
+    """What belongs to the original line once the weights stand.
+
+    Its statistics are measured on its training pictures, its thresholds calibrated on its part validate.
+    """
     if network.frozen:
         statistics = statistics_of(network)
     else:
         statistics = estimated(network, batches_of(views.images, spec, flips=True))
-    return line_state(network, statistics, views.images, spec, method=method)
+    held_out = views_of(line, line.validate, spec, grid=grid, labelled=True)
+    thresholds = calibrated(network, statistics, held_out, spec)
+    return line_state(network, statistics, views.images, spec, method=method, thresholds=thresholds)
 
 
 def preprocess_of(line: Line, recipe: Recipe, *, pretrained: bool) -> PreprocessSpec:

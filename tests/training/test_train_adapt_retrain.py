@@ -153,7 +153,7 @@ def test_adversarial_training_changes_the_weights_and_leaves_the_source(
     spec, grid = source.preprocess, source.grid
     old = views_of(lines.original, lines.original.train, spec, grid=grid, labelled=True)
     new = views_of(lines.new[0], lines.new[0].train, spec, grid=grid, labelled=False)
-    network, state = dann(source, old, new, SMALL.model_copy(update={"iterations": 6}))
+    network, state = dann(source, lines.original, old, new, SMALL.model_copy(update={"iterations": 6}))
     assert state.method == "dann"
     assert not torch.equal(network.head.weight, source.network.head.weight)
     assert digest_of(source) == before

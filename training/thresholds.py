@@ -1,0 +1,98 @@
+"""A line's thresholds from its labelled pictures, with a guarantee where there are enough of them.
+
+``train``, ``adapt`` and ``retrain`` calibrate the original line on its part validate here.  A new line has
+no labels: it keeps the fixed band, and says so.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from edge_sdk.arrays import Array, Bools
+from edge_sdk.errors import RangeError
+from edge_sdk.labels import Thresholds
+
+__all__ = ["ALPHA", "BAND", "calibrated_band", "enough_for", "fixed_band"]
+
+BAND = (0.3, 0.5, 0.8)
+"""``pass_below``, ``boundary`` and ``defective_from`` where nothing better is known."""
+ALPHA = 0.1
+"""Share of pictures of a kind that may fall on the wrong side, over all classes."""
+EDGE = 1e-4
+"""Nearest that a threshold comes to 0 or 1: beyond it float16 maps say nothing."""
+
+
+def fixed_band(classes: int, *, why: str) -> Thresholds:
+    """The same three numbers for every class, which guarantee nothing.
+
+    Args:
+        classes: K.
+        why: Why there is no guarantee, as it will stand behind ``none:``.
+    """
+    low, middle, high = BAND
+    return Thresholds(
+        boundary=np.full(classes, middle, np.float32),
+        pass_below=np.full(classes, low, np.float32),
+        defective_from=np.full(classes, high, np.float32),
+        how=f"fixed: ask from {low:g}, count from {middle:g}, reject from {high:g}",
+        guarantee=f"none: {why}",
+    )
+
+
+def enough_for(alpha: float) -> int:
+    """How many pictures of a kind a quantile at ``alpha`` needs.
+
+    Raises:
+        RangeError: ``alpha`` lies outside (0, 1).
+    """
+    if not 0 < alpha < 1:
+        raise RangeError(f"alpha is {alpha:g}; give a share above 0 and below 1")
+    # the smallest n with ceil((n + 1)(1 - alpha)) <= n; rounded, since 0.9 / 0.1 is no whole 9
+    return math.ceil(round((1 - alpha) / alpha, 9))
+
+
+def calibrated_band(maxima: Array, healthy: Bools, shows: Bools, *, alpha: float = ALPHA) -> Thresholds:
+    """Split-conformal thresholds of each class from the strongest cell of labelled pictures.
+
+    Of a class, at most ``alpha / K`` of the healthy pictures to come reach their quantile, and at most as
+    many of the defective ones stay below theirs, if they are like those given.  ``pass_below`` is the
+    smaller of the two quantiles and ``defective_from`` the larger; ``boundary`` is 0.5, moved between them.
+
+    Args:
+        maxima: ``(N, K)`` confidence of each picture's strongest cell, in [0, 1].
+        healthy: ``(N,)`` pictures without any defect.
+        shows: ``(N, K)`` pictures that show a defect of the class.
+        alpha: In (0, 1).
+
+    Returns:
+        The fixed band, with the reason, where a class has too few pictures of a kind.
+
+    Reference:
+        Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2005, section 4.5 (class by class).
+    """
+    classes = maxima.shape[1]
+    share = alpha / classes
+    wanted = enough_for(share)
+    fewest = min(int(healthy.sum()), int(shows.sum(axis=0).min()))
+    if fewest < wanted:
+        rarest = int(shows.sum(axis=0).min())
+        return fixed_band(
+            classes,
+            why=f"part validate holds {int(healthy.sum())} healthy pictures and at least {rarest} of each defect; "
+            f"conformal at alpha {alpha:g} needs {wanted} of each",
+        )
+    low, high = np.empty(classes, np.float32), np.empty(classes, np.float32)
+    for k in range(classes):
+        good, bad = np.sort(maxima[healthy, k]), np.sort(maxima[shows[:, k], k])
+        top = good[math.ceil(round((len(good) + 1) * (1 - share), 9)) - 1]
+        bottom = bad[math.floor(round((len(bad) + 1) * share, 9)) - 1]
+        low[k], high[k] = np.clip(sorted((top, bottom)), EDGE, 1 - EDGE)
+    return Thresholds(
+        boundary=np.clip(np.float32(BAND[1]), low, high),
+        pass_below=low,
+        defective_from=high,
+        how=f"conformal quantiles of the strongest cell of {len(maxima)} pictures of part validate",
+        guarantee=f"conformal alpha {alpha:g} n {fewest}",
+    )
