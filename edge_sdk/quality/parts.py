@@ -140,7 +140,13 @@ def _spread(units: Mapping[str, Counter[Stratum]], shares: Mapping[str, float], 
     for unit in _ordered(units, salt):
         held = [stratum for stratum in units[unit] if stratum[1] is not None] or list(units[unit])
         lack = {
-            part: sum(share / whole - have[part][stratum] / totals[stratum] for stratum in held)
+            # each stratum counts by how much of it the unit holds: a block of defects seeks a part that lacks defects
+            part: sum(
+                units[unit][stratum]
+                / totals[stratum]
+                * (share / whole - have[part][stratum] / totals[stratum])
+                for stratum in held
+            )
             for part, share in shares.items()
         }
         place[unit] = max(lack, key=lambda part: lack[part])  # of equals the first

@@ -65,6 +65,8 @@ def headline(report: DemoReport) -> Headline:
         )
     elif drop >= DROP:
         title = f"From {shown(own)} down to {shown(before)} on a new line; {said} did not help, it is at {shown(after)}"
+    elif whole >= MATTERS and drop < 0:
+        title = f"The new line was no harder, {shown(own)} to {shown(before)}; {said} brought it to {shown(after)}"
     elif whole >= MATTERS:
         title = f"The new line cost the model little, {shown(own)} to {shown(before)}; "
         title += f"{said} brought it to {shown(after)}"
@@ -104,7 +106,9 @@ def _complaints(report: DemoReport) -> Iterator[str]:
         f"The interval of the final figure reaches from {shown(after.new.ap_low)} to {shown(after.new.ap_high)}."
     )
     drop, plain = _less(so.original.ap, so.new.ap), report.source_only_plain
-    if drop is not None and drop < DROP:
+    if drop is not None and drop < 0:
+        yield f"There was no gap to close: the model was no worse on the new line ({shown(so.new.ap)}) than at home."
+    elif drop is not None and drop < DROP:
         yield f"There was hardly a gap to close: the new line cost the model {shown(drop)} before anything was done."
     plain_drop = _less(plain.original.ap, plain.new.ap)
     if drop is not None and plain_drop is not None and plain_drop > drop + MATTERS:

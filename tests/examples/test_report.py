@@ -90,6 +90,7 @@ def at(ap_by_model: dict[str, tuple[float, float]], **entries) -> DemoReport:
         (0.43, 0.94, "From 0.96 down to 0.43 on a new line, and back to 0.94 with 21 answers"),
         (0.43, 0.42, "From 0.96 down to 0.43 on a new line; 21 answers did not help, it is at 0.42"),
         (0.93, 0.98, "The new line cost the model little, 0.96 to 0.93; 21 answers brought it to 0.98"),
+        (0.97, 0.99, "The new line was no harder, 0.96 to 0.97; 21 answers brought it to 0.99"),
         (0.93, 0.93, "Little changed: 0.96 at home, 0.93 on a new line, 0.93 after 21 answers"),
     ],
 )

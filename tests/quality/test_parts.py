@@ -109,6 +109,21 @@ def test_of_one_group_alone_its_pictures_are_torn_and_that_is_said():
     )
 
 
+def test_a_block_of_defects_goes_where_defects_are_lacking():
+    # as on a real line: some blocks hold almost nothing but defects, the others almost none
+    samples = [
+        sample(100 * block + n, healthy=(n % 10 == 0) == (block < 8), group=f"block{block:02d}")
+        for block in range(16)
+        for n in range(50)
+    ]
+    data = set_of(samples)
+    for seed in range(20):
+        found = counts(data, deal(data, seed=seed, shares=(0.5, 0, 0.25, 0.25)))
+        for part, share in (("train", 0.5), ("mentor", 0.25), ("test", 0.25)):
+            assert abs(found[part, False] / 400 - share) < 0.15
+            assert abs(found[part, True] / 400 - share) < 0.15
+
+
 def test_shares_may_be_given():
     data = set_of(many(good=60, bad=40))
     assert Counter(deal(data, seed=0, shares=(1, 0, 0, 1)).values()) == {"train": 50, "test": 50}
