@@ -109,7 +109,7 @@ def decide_method(facts: Mapping[str, Facts], *, noise: float, order: Sequence[s
     Args:
         facts: By method; ``source`` is the network as it is.
         noise: Of ``noise_of``.
-        order: Methods that may be taken; of two about equally good ones the first.
+        order: Methods that may be taken, the one that changes least first; it is taken if it does.
     """
     source = facts["source"]
     here = source.score_distance
@@ -131,9 +131,6 @@ def decide_method(facts: Mapping[str, Facts], *, noise: float, order: Sequence[s
         )
         return Decision("source", why, facts, noise)
     best = better[0]
-    for name in better[1:]:
-        if facts[name].score_distance < 0.8 * facts[best].score_distance:
-            best = name
     found = facts[best]
     why = (
         f"{best} brings the scores on the new line from {here:.2f} to {found.score_distance:.2f} of the original's "

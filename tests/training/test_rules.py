@@ -1,0 +1,88 @@
+"""Whether to adapt, decided from scores alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from training.rules import Facts, Scores, decide_method, facts_of, noise_of
+
+
+def scores(seed: int, count: int = 40, *, shift: float = 0.0, alarms: float = 0.3) -> Scores:
+    """Pictures of 4 x 4 cells around -6, some of which hold a cell around +4."""
+    chance = np.random.default_rng(seed)
+    logits = chance.normal(-6 + shift, 1, (count, 1, 4, 4)).astype(np.float32)
+    defective = chance.random(count) < alarms
+    logits[defective, 0, 1, 2] = chance.normal(4 + shift, 1, int(defective.sum()))
+    features = chance.normal(shift, 1, (count, 8)).astype(np.float32)
+    return Scores(logits, features, np.ones((count, 4, 4), bool))
+
+
+def facts(distance: float, rate: float = 0.3) -> Facts:
+    return Facts(
+        positive_rate_new=rate,
+        positive_rate_original=0.3,
+        unsure_new=0.1,
+        unsure_original=0.1,
+        score_distance=distance,
+        feature_distance=1.0,
+    )
+
+
+def test_a_line_that_scores_as_the_original_does_is_left_as_it_is() -> None:
+    found = decide_method({"source": facts(0.5), "adabn": facts(0.1)}, noise=0.3)
+    assert found.method == "source"
+    assert "so it is left as it is" in found.why
+
+
+def test_a_method_that_brings_the_scores_closer_is_taken() -> None:
+    found = decide_method({"source": facts(3.0, 1.0), "adabn": facts(0.6), "dann": facts(0.4)}, noise=0.3)
+    assert found.method == "adabn", "the one that changes least, where it does"
+    assert "from 3.00 to 0.60" in found.why
+    assert (
+        decide_method({"source": facts(3.0), "adabn": facts(2.9), "dann": facts(0.4)}, noise=0.3).method
+        == "dann"
+    )
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.05, 1.0])
+def test_silence_and_a_crowd_of_alarms_are_not_plausible(rate: float) -> None:
+    found = decide_method({"source": facts(3.0, 1.0), "adabn": facts(0.6, rate)}, noise=0.3)
+    assert found.method == "source"
+    assert found.why.endswith("so it is left as it is: undecided")
+
+
+def test_a_shift_of_the_scores_is_far_beyond_their_noise() -> None:
+    original = scores(0)
+    noise = noise_of(original, 20)
+    assert facts_of(original, scores(1)).score_distance < 2 * noise
+    moved = facts_of(original, scores(2, shift=6))
+    assert moved.score_distance > 4 * noise
+    assert moved.positive_rate_new > 0.9 and moved.feature_distance > 3
+
+
+@given(st.integers(0, 500))
+@settings(max_examples=20, deadline=None)
+def test_nothing_is_nearer_to_a_line_than_itself(seed: int) -> None:
+    original = scores(seed)
+    found = facts_of(original, original)
+    assert found.score_distance == 0 and found.feature_distance == 0
+    assert found.positive_rate_new == found.positive_rate_original
+
+
+def test_padding_has_no_say() -> None:
+    one = scores(3)
+    padded = np.array(one.logits)
+    padded[:, :, 0] = 50
+    valid = np.array(one.valid)
+    valid[:, 0] = False
+    masked = Scores(one.logits, one.features, valid)
+    assert facts_of(masked, Scores(padded, one.features, valid)).score_distance == 0
+
+
+def test_the_decision_is_a_document() -> None:
+    said = decide_method({"source": facts(0.5)}, noise=0.3).document()
+    assert said["method"] == "source" and said["noise"] == 0.3
+    assert said["facts"] == {"source": {**vars(facts(0.5))}}
