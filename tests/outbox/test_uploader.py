@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -80,11 +80,16 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Callable[..., Bench]:
-    def make(*answers: Reply | HubError | Callable[[str], Reply | None], count: int = 3) -> Bench:
-        return Bench(tmp_path, FakeHub(*answers), count)
+def bench(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
+    made: list[Bench] = []
 
-    return make
+    def make(*answers: Reply | HubError | Callable[[str], Reply | None], count: int = 3) -> Bench:
+        made.append(Bench(tmp_path, FakeHub(*answers), count))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.outbox.close()
 
 
 def test_everything_is_sent_in_order_and_released(bench: Callable[..., Bench]) -> None:
