@@ -32,6 +32,7 @@ class CameraConfig(Document):
     uri: str
     """``file:line.avi``, ``file:folder``, ``rtsp://…``, ``http://…``, ``v4l2:///dev/video0``."""
     name: str = "camera"
+    """What the camera is called in frames, items and logs."""
     pace: Literal["real", "max"] = "real"
     """Of a file or folder: at its own rate, or as fast as it is read."""
     rate_hz: float | None = Field(None, gt=0, le=10_000)
@@ -39,11 +40,14 @@ class CameraConfig(Document):
     loop: bool = False
     """Of a file or folder: begin again at its end."""
     exposure_us: float | None = Field(None, gt=0)
+    """For cameras that can be told; files and network streams pass over it."""
     width: int | None = Field(None, gt=0)
     """Frames of another width or height are a camera fault."""
     height: int | None = Field(None, gt=0)
     open_timeout_s: float = Field(5.0, gt=0, le=600)
+    """How long opening a camera may take before it counts as lost."""
     read_timeout_s: float = Field(2.0, gt=0, le=600)
+    """How long a frame may be awaited before the camera is opened again."""
     black_below: float = Field(4.0, ge=0, le=255)
     """A frame whose brightest part stays below this grey level shows nothing."""
     frozen_frames: int = Field(5, ge=2)
@@ -65,6 +69,7 @@ class RunnerConfig(Document):
     platform: Literal["auto", "cpu", "cpu-fp32"] = "auto"
     """``auto`` takes the bundle's INT8 rendering for this CPU, or its FP32 graph where it has none."""
     threads: int = Field(1, ge=1, le=256)
+    """CPU threads of one inference; given, never guessed."""
 
 
 class PipelineConfig(Document):
@@ -80,23 +85,29 @@ class VerdictConfig(Document):
     """Where verdicts go, besides the program that embeds the station."""
 
     to: str
+    """An address such as ``modbus://10.0.0.5:502``."""
 
 
 class MentoringConfig(Document):
     """Which frames an operator is asked about, and how much disk they may take."""
 
     outbox: Path = Path("./outbox")
+    """Folder where items wait for the uploader."""
     outbox_mib: int = Field(2048, ge=1)
+    """Most that the outbox may take of the disk; beyond, what teaches least is given up."""
     control_share: float = Field(0.1, ge=0, le=1)
     """Of frames, drawn at random whatever the model says: the control sample."""
     questions_per_shift: int = Field(200, ge=0)
+    """Budget of questions to operators, up to three a frame."""
     shift_h: float = Field(8.0, gt=0, le=168)
+    """Hours of a shift, over which the budget fills up again."""
 
 
 class HubConfig(Document):
     """Where records are uploaded to."""
 
     url: str
+    """The hub's address, e.g. ``https://hub.plant``."""
     token_file: Path | None = None
     """A file with the bearer token and nothing else."""
 
