@@ -233,15 +233,13 @@ def test_a_camera_that_is_away_is_a_fault_in_the_status_and_the_watchdog_is_fed(
             assert code == 0, err
 
 
-def test_help_and_import_stay_cheap() -> None:
-    def best_s(*words: str) -> float:
-        times = []
-        for _ in range(5):
-            began = time.perf_counter()
-            subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL, timeout=60)
-            times.append(time.perf_counter() - began)
-        return min(times)
-
-    bare = best_s("-c", "pass")
-    assert best_s("-m", "edge_sdk", "--help") - bare <= 0.12
-    assert best_s("-c", "import edge_sdk") - bare <= 0.15
+def test_help_and_import_load_no_library() -> None:
+    """What they cost in seconds is measured by ``python -m benchmarks run R4``."""
+    look = "import sys; {0}; print(sorted({{name.partition('.')[0] for name in sys.modules}} & {1}))"
+    heavy = {"numpy", "cv2", "yaml", "pydantic", "urllib3", "onnxruntime", "torch", "sqlite3"}
+    asked = "from edge_sdk.cli import parser; parser().format_help()"
+    for done in ("import edge_sdk", asked):
+        found = subprocess.run(
+            [sys.executable, "-c", look.format(done, heavy)], check=True, capture_output=True, text=True, timeout=60
+        )
+        assert found.stdout.strip() == "[]", done
