@@ -17,7 +17,7 @@ from training.checkpoint import Checkpoint, LineState
 from training.data.streams import Stream
 from training.data.views import Views, batches_of, views_of
 from training.fitting import Terms, fit
-from training.lines import line_state, predicted
+from training.lines import line_state, predicted, uncalibrated
 from training.losses.adversarial import DomainSegmenter, adversarial_loss, ganin_weight
 from training.losses.supervised import supervised_loss
 from training.networks.cellnet import CellNetwork
@@ -108,7 +108,8 @@ def adapt(
             statistics = estimated(network, batches_of(new.images, spec, flips=True))
         elif method == "dann":
             statistics = _fresh(network, new, at_home.statistics, checkpoint)
-        state = line_state(network, statistics, new.images, spec, method=method)
+        band = uncalibrated(at_home.thresholds)
+        state = line_state(network, statistics, new.images, spec, method=method, thresholds=band)
         whole = replace(checkpoint, network=network, recipe={**checkpoint.recipe, **recipe.model_dump(mode="json")})
         methods[method] = whole.with_line("original", at_home).with_line(name, state)
     return Adaptation(methods[decision.method], methods, decision)

@@ -18,7 +18,9 @@ from training.networks.cellnet import CellNetwork
 from training.statistics import Statistics, with_statistics
 from training.thresholds import calibrated_band, fixed_band
 
-__all__ = ["calibrated", "confidence", "line_state", "predicted"]
+__all__ = ["calibrated", "confidence", "line_state", "predicted", "uncalibrated"]
+
+NO_LABELS = "the line has no labelled pictures to calibrate on"
 
 
 def predicted(
@@ -70,7 +72,7 @@ def line_state(
     _, features = predicted(network, statistics, images, spec)
     return LineState(
         statistics=dict(statistics),
-        thresholds=thresholds or fixed_band(classes, why="the line has no labelled pictures to calibrate on"),
+        thresholds=thresholds or fixed_band(classes, why=NO_LABELS),
         temperature=np.ones(classes, np.float32),
         method=method,
         feature_mean=features.mean(axis=0),
@@ -90,6 +92,16 @@ def calibrated(network: CellNetwork, statistics: Statistics, labelled: Views, sp
     maxima = confidence_from_logits(shown.max(axis=(2, 3), initial=-np.inf)[:, :, None, None])[:, :, 0, 0]
     shows = labelled.truth.any(axis=(2, 3)) | (labelled.maximum > 0)
     return calibrated_band(maxima, ~labelled.defective, shows)
+
+
+def uncalibrated(home: Thresholds) -> Thresholds:
+    """The band of a line without labels: it asks from where the original line asks, unless that is calibrated.
+
+    Args:
+        home: Of the original line with the same weights.
+    """
+    lower = None if home.guarantee.startswith("conformal") else home.pass_below
+    return fixed_band(len(home), why=NO_LABELS, ask_from=lower)
 
 
 def confidence(logits: Array, state: LineState) -> Floats:

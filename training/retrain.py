@@ -20,7 +20,7 @@ from training.checkpoint import Checkpoint
 from training.data.streams import Stream
 from training.data.views import Views, batches_of, views_of
 from training.fitting import Terms, fit
-from training.lines import line_state
+from training.lines import line_state, uncalibrated
 from training.losses.masked import masked_bce
 from training.losses.supervised import supervised_loss
 from training.recipe import Recipe
@@ -176,7 +176,8 @@ def retrain(
     else:
         statistics = estimated(network, batches_of(new, spec, flips=True))
     home_state = original_state(network, lines.original, original, spec, grid=grid, method="retrained")
-    state = line_state(network, statistics, new, spec, method="retrained")
+    thresholds = uncalibrated(home_state.thresholds)
+    state = line_state(network, statistics, new, spec, method="retrained", thresholds=thresholds)
     whole = replace(baseline, network=network)
     return whole.with_line("original", home_state).with_line(name, state)
 

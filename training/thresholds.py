@@ -20,24 +20,43 @@ BAND = (0.3, 0.5, 0.8)
 """``pass_below``, ``boundary`` and ``defective_from`` where nothing better is known."""
 ALPHA = 0.1
 """Share of pictures of a kind that may fall on the wrong side, over all classes."""
+LEAST = 0.02
+"""Lowest confidence that an operator is asked from without a calibration."""
 EDGE = 1e-4
 """Nearest that a threshold comes to 0 or 1: beyond it float16 maps say nothing."""
 
 
-def fixed_band(classes: int, *, why: str) -> Thresholds:
-    """The same three numbers for every class, which guarantee nothing.
+def fixed_band(classes: int, *, why: str, ask_from: Array | None = None) -> Thresholds:
+    """The same band for every class, which guarantees nothing.
 
     Args:
         classes: K.
         why: Why there is no guarantee, as it will stand behind ``none:``.
+        ask_from: ``(K,)`` where the usual ``pass_below`` is too high for a model that is never so sure.
     """
     low, middle, high = BAND
+    usual = np.full(classes, low, np.float32)
+    asked = usual if ask_from is None else np.minimum(usual, np.maximum(ask_from, LEAST)).astype(np.float32)
+    lowest = float(asked.min())
+    lowered = f", lowered to {lowest:.2g} where defects score no higher" if lowest < low else ""
     return Thresholds(
         boundary=np.full(classes, middle, np.float32),
-        pass_below=np.full(classes, low, np.float32),
+        pass_below=asked,
         defective_from=np.full(classes, high, np.float32),
-        how=f"fixed: ask from {low:g}, count from {middle:g}, reject from {high:g}",
+        how=f"fixed: ask from {low:g}{lowered}, count from {middle:g}, reject from {high:g}",
         guarantee=f"none: {why}",
+    )
+
+
+def _reached(maxima: Array, shows: Bools) -> Array:
+    """``(K,)``: what half of the pictures that show a class reach; of a class without one, of any defect."""
+    anything = maxima[shows.any(axis=1)]
+    return np.array(
+        [
+            np.median(maxima[shows[:, k], k]) if shows[:, k].any() else np.median(anything.max(axis=1))
+            for k in range(maxima.shape[1])
+        ],
+        np.float32,
     )
 
 
@@ -67,7 +86,8 @@ def calibrated_band(maxima: Array, healthy: Bools, shows: Bools, *, alpha: float
         alpha: In (0, 1).
 
     Returns:
-        The fixed band, with the reason, where a class has too few pictures of a kind.
+        The fixed band, with the reason, where a class has too few pictures of a kind; it asks from where half
+        of the defects are seen, since a model that is never sure would otherwise never be corrected.
 
     Reference:
         Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2005, section 4.5 (class by class).
@@ -82,6 +102,7 @@ def calibrated_band(maxima: Array, healthy: Bools, shows: Bools, *, alpha: float
             classes,
             why=f"part validate holds {int(healthy.sum())} healthy pictures and at least {rarest} of each defect; "
             f"conformal at alpha {alpha:g} needs {wanted} of each",
+            ask_from=_reached(maxima, shows) if shows.any() else None,
         )
     low, high = np.empty(classes, np.float32), np.empty(classes, np.float32)
     for k in range(classes):

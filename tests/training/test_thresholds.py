@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_sdk.errors import RangeError
-from training.thresholds import BAND, calibrated_band, enough_for
+from training.lines import uncalibrated
+from training.thresholds import BAND, LEAST, calibrated_band, enough_for, fixed_band
 
 
 def test_as_many_pictures_are_needed_as_the_quantile_has_places() -> None:
@@ -58,3 +59,32 @@ def test_on_the_pictures_given_no_more_than_the_share_is_on_the_wrong_side(seed:
     for k in range(classes):
         assert (maxima[healthy, k] > found.defective_from[k] + 1e-6).mean() <= 0.1
         assert (maxima[shows[:, k], k] < found.pass_below[k] - 1e-6).mean() <= 0.1
+
+
+def test_a_model_that_is_never_sure_still_asks() -> None:
+    maxima = np.array([[0.01, 0.02], [0.12, 0.01], [0.16, 0.01], [0.05, 0.9]])
+    shows = np.array([[False, False], [True, False], [True, False], [False, True]])
+    found = calibrated_band(maxima, ~shows.any(axis=1), shows)
+    assert found.pass_below == pytest.approx([0.14, 0.3])
+    assert found.boundary == pytest.approx([0.5, 0.5])
+    assert found.how == (
+        "fixed: ask from 0.3, lowered to 0.14 where defects score no higher, count from 0.5, reject from 0.8"
+    )
+    faint = calibrated_band(maxima / 100, ~shows.any(axis=1), shows)
+    assert faint.pass_below == pytest.approx([LEAST, LEAST])
+
+
+def test_a_class_that_validate_lacks_asks_where_the_others_do() -> None:
+    maxima, shows = np.array([[0.1, 0.2], [0.0, 0.0]]), np.array([[True, False], [False, False]])
+    found = calibrated_band(maxima, np.array([False, True]), shows)
+    assert found.pass_below == pytest.approx([0.1, 0.2])
+
+
+def test_a_line_without_labels_asks_where_the_original_does_but_takes_over_no_guarantee() -> None:
+    low = fixed_band(1, why="few", ask_from=np.array([0.1]))
+    assert uncalibrated(low).pass_below == pytest.approx([0.1])
+    maxima = np.concatenate([np.arange(1, 20) / 100, 0.6 + np.arange(1, 20) / 100])[:, None]
+    healthy = np.arange(38) < 19
+    found = uncalibrated(calibrated_band(maxima, healthy, ~healthy[:, None]))
+    assert found.pass_below == pytest.approx([BAND[0]])
+    assert found.guarantee == "none: the line has no labelled pictures to calibrate on"
