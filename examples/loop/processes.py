@@ -94,7 +94,7 @@ class Child:
         """The error that says so, with the last lines of the log."""
         tail = self.tail()
         why = f": {tail[-1]}" if tail else ""
-        return ChildFailedError(f"{self.job} {how}{why} (log: {self.log})", tail=tail)
+        return ChildFailedError(f"{self.job.name} {how}{why} (log: {self.log})", tail=tail)
 
     def wait_until(self, ready: Callable[[], Any], *, timeout_s: float, what: str) -> Any:
         """Wait for something that the child does.
