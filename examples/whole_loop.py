@@ -34,7 +34,7 @@ sys.path.insert(0, str(ROOT))  # the pieces lie beside this file, wherever it is
 
 from edge_sdk.documents import canonical_json, write_atomic
 from edge_sdk.errors import ConfigError, EdgeError
-from examples.loop.demo import Demo, Settings
+from examples.loop.demo import STRATEGY, Demo, Settings
 from examples.loop.gather import extras_of, report_of
 from examples.loop.page import render
 from examples.loop.processes import ChildFailedError, Processes
@@ -135,7 +135,7 @@ def _all_stages(demo: Demo, stages: Stages) -> dict[str, Any]:
     )  # fmt: skip
     stage(
         "retrain", demo.retrain,
-        lambda d: f"AP {_new(d['masked'])} (unmasked {_new(d['unmasked'])}, full labels {_new(d['full-labels'])})",
+        lambda d: f"AP {_new(d[STRATEGY])} (unmasked {_new(d['unmasked'])}, full labels {_new(d['full-labels'])})",
         live=True,
     )  # fmt: skip
     stage("bundle 2", demo.second, lambda d: f"{Path(d['bundle']).name}, signed", live=True)

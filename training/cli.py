@@ -172,7 +172,7 @@ def retrain(
     mentored: Annotated[
         Path | None, typer.Option(help="What `python -m mentoring export` wrote.")
     ] = None,
-    strategy: Annotated[Way, typer.Option(help="What is taken as known besides the answers.")] = Way.masked,
+    strategy: Annotated[Way, typer.Option(help="What is taken as known besides the answers.")] = Way.omnia,
     original: Original = None,
     new: New = None,
     gap: Gap = None,
@@ -189,6 +189,8 @@ def retrain(
       python -m training retrain build/adapted --data examples/data/hazelnut --gap stains+lamp \\
           --mentored build/mentored --out build/retrained
 
+    masked learns from the answered cells alone (eq. 4 of the mentoring paper); masked+omnia, the default,
+    adds cells that the deployed model is sure are healthy and nobody answered.
     unmasked and full-labels are controls: the one takes the unanswered for healthy, the other uses the
     truth of the pictures that operators were asked about.
     """

@@ -22,7 +22,7 @@ from training.data.views import Views, batches_of, views_of
 from training.fitting import Terms, fit
 from training.lines import line_state, uncalibrated
 from training.losses.masked import masked_bce
-from training.losses.supervised import supervised_loss
+from training.losses.supervised import picture_loss, supervised_loss
 from training.recipe import Recipe
 from training.statistics import estimated, load_statistics
 from training.train import Progress, original_state, quiet
@@ -94,7 +94,7 @@ def retrain(
     recipe: Recipe,
     *,
     mentored: Mentored | Views | None = None,
-    strategy: RetrainStrategy = "masked",
+    strategy: RetrainStrategy = "masked+omnia",
     name: str = "new",
     resume: Path | None = None,
     progress: Progress = quiet,
@@ -110,7 +110,7 @@ def retrain(
         lines: Original pictures with labels; of the new line ``train`` without.
         recipe: Of the source training; half its iterations and a quarter of its rate are used.
         mentored: Pictures and answers, or what they teach; not used by ``full-labels``.
-        strategy: ``masked`` is the paper's; ``masked+omnia`` adds what the baseline is sure is healthy;
+        strategy: ``masked`` is eq. 4 alone; ``masked+omnia`` adds what the baseline is sure is healthy;
             ``unmasked`` (unanswered is healthy) and ``full-labels`` (the truth of part mentor) are controls.
         name: The mentored line.
         resume: File that keeps the state of a training under way.
@@ -151,8 +151,8 @@ def retrain(
         answered = network(weak.frame).cells
         loss_weak = masked_bce(answered, weak.truth, weak.known)
         if weak.maximum.any():
-            loss_weak = loss_weak + supervised_loss(
-                answered, weak.truth, torch.zeros_like(weak.known), weak.maximum, shown=weak.shown
+            loss_weak = loss_weak + picture_loss(
+                answered, weak.truth, weak.known, weak.maximum, shown=weak.shown
             )
         supervised = supervised_loss(cells, known.truth, known.known, known.maximum, shown=known.shown)
         return {"supervised": supervised, "weak": WEAK * loss_weak}

@@ -122,12 +122,15 @@ def decide_method(facts: Mapping[str, Facts], *, noise: float, order: Sequence[s
     better = [
         name
         for name in order
-        if name in facts and facts[name].score_distance <= CLOSER * here and _plausible(facts[name])
+        if name in facts and facts[name].score_distance <= CLOSER * here
+        and facts[name].feature_distance <= source.feature_distance
+        and _plausible(facts[name])
     ]
     if not better:
         why = (
             f"the scores on the new line are far from the original's ({here:.2f}, noise {noise:.2f}), but no method "
-            "brings them clearly closer with a plausible share of alarms, so it is left as it is: undecided"
+            "brings them and the features clearly closer with a plausible share of alarms, so it is left as it is: "
+            "undecided"
         )
         return Decision("source", why, facts, noise)
     best = better[0]

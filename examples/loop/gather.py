@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_sdk.quality.datasets import Sample, read_picture
-from examples.loop.demo import Demo
+from examples.loop.demo import STRATEGY, Demo
 from examples.loop.evaluated import Evaluated, compared, gain, plane
 from examples.loop.page import Compared, PageExtras, Plane, QuestionShot
 from examples.loop.schema import DemoReport, Stage
@@ -52,7 +52,7 @@ def report_of(demo: Demo, found: dict[str, Any], stages: Sequence[Stage], took_s
                 "why": _sentence(decision["why"]),
                 "methods": adapted["methods"],
             },
-            "retrained": {**retrain["masked"], "strategy": "masked"},
+            "retrained": {**retrain[STRATEGY], "strategy": STRATEGY},
             "retrained_unmasked": {**retrain["unmasked"], "strategy": "unmasked"},
             "full_labels": {**retrain["full-labels"], "strategy": "full-labels"},
             "gains": _gains(demo, decision["method"]),
@@ -84,7 +84,7 @@ def _gains(demo: Demo, method: str) -> dict[str, Any]:
 
 def _steps(demo: Demo, method: str) -> list[Evaluated]:
     """Before, adapted, after mentoring."""
-    names = ("source", f"adapted/methods/{method}", "masked")
+    names = ("source", f"adapted/methods/{method}", STRATEGY)
     return [Evaluated(demo.out / name, demo.out / "evaluated" / name) for name in names]
 
 
@@ -161,7 +161,7 @@ def _one_of_each(pairs: list[tuple[Sample, Path]]) -> list[tuple[Sample, Path]]:
 
 def _planes(demo: Demo) -> list[Plane]:
     """Feature space before anything was done, and after mentoring."""
-    titles = {"source": "Before", "masked": "After mentoring"}
+    titles = {"source": "Before", STRATEGY: "After mentoring"}
     found = [
         plane(title, demo.out / "evaluated" / name, seed=demo.settings.seed) for name, title in titles.items()
     ]

@@ -20,7 +20,7 @@ MODELS = (
     ("source_only_plain", "Trained without jitter", "nothing done for the new line", "quiet"),
     ("source_only", "Trained as usual", "flips and photometric jitter", "main"),
     ("adapted", "Adapted", "without a label", "main"),
-    ("retrained", "After mentoring", "answered cells only", "main"),
+    ("retrained", "After mentoring", "answered cells, and those it was sure are healthy", "main"),
     ("retrained_unmasked", "Control: unmasked", "cells nobody judged called healthy", "quiet"),
     ("full_labels", "Control: full labels", "the same pictures, labelled completely", "quiet"),
 )

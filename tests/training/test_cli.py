@@ -100,7 +100,7 @@ def test_what_is_asked_wrongly_ends_with_one_sentence(plates: Path, source: Path
         (2, "holds something else than a checkpoint", ("train", "--data", plates, "--out", tmp_path / "mine", *SMALL)),
         (2, "holds no checkpoint", ("adapt", tmp_path / "mine", "--data", plates, "--out", free)),
         (2, "has no domain named left", ("train", "--data", plates, "--original", "left", "--out", free)),
-        (1, "strategy masked needs answers", ("retrain", source, "--data", plates, "--out", free)),
+        (1, "strategy masked+omnia needs answers", ("retrain", source, "--data", plates, "--out", free)),
         (
             1,
             "holds something else; give an empty folder",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from training.losses.adversarial import DomainSegmenter, adversarial_loss, ganin_weight, reverse_gradient
 from training.losses.masked import masked_bce
-from training.losses.supervised import supervised_loss
+from training.losses.supervised import picture_loss, supervised_loss
 
 seeds = st.integers(0, 10_000)
 
@@ -152,3 +152,32 @@ def test_the_padding_is_never_the_strongest_cell() -> None:
     assert float(loss.detach()) == pytest.approx(math.log(1 + math.exp(1.0)), rel=1e-6)
     assert logits.grad is not None
     assert (logits.grad != 0).nonzero().tolist() == [[0, 0, 0, 1]]
+
+
+def test_a_healthy_pictures_strongest_cell_weighs_as_much_as_a_maskless_defects() -> None:
+    logits = torch.zeros(2, 1, 4, 4, requires_grad=True)
+    known = torch.stack([torch.zeros(1, 4, 4), torch.ones(1, 4, 4)])
+    truth = torch.zeros(2, 1, 4, 4)
+    loss = picture_loss(logits, truth, known, torch.tensor([[1.0], [0.0]]))
+    loss.backward()
+    assert logits.grad is not None
+    pull = logits.grad.sum(dim=(1, 2, 3))
+    assert float(pull[0]) == pytest.approx(-float(pull[1]))
+    assert float(pull[0]) < 0
+
+
+def test_with_every_defect_in_its_place_pictures_add_nothing() -> None:
+    logits, truth, _ = drawn(3, 2, 1, 4, 4)
+    logits.requires_grad_()
+    loss = picture_loss(logits, truth, torch.ones_like(truth), torch.zeros(2, 1))
+    assert float(loss.detach()) == 0
+    loss.backward()
+    assert logits.grad is not None and not logits.grad.any()
+
+
+def test_a_picture_known_in_part_is_not_taken_for_healthy() -> None:
+    logits = torch.zeros(2, 1, 2, 2, requires_grad=True)
+    known = torch.zeros(2, 1, 2, 2)
+    known[1, 0, 0, 0] = 1
+    picture_loss(logits, torch.zeros(2, 1, 2, 2), known, torch.tensor([[1.0], [0.0]])).backward()
+    assert logits.grad is not None and not logits.grad[1].any()

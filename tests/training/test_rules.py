@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -86,3 +88,10 @@ def test_the_decision_is_a_document() -> None:
     said = decide_method({"source": facts(0.5)}, noise=0.3).document()
     assert said["method"] == "source" and said["noise"] == 0.3
     assert said["facts"] == {"source": {**vars(facts(0.5))}}
+
+
+def test_scores_that_come_closer_while_features_move_away_decide_nothing() -> None:
+    away = replace(facts(0.6), feature_distance=6.5)
+    found = decide_method({"source": facts(3.0, 1.0), "adabn": away}, noise=0.3)
+    assert found.method == "source"
+    assert found.why.endswith("undecided")

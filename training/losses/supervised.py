@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["supervised_loss"]
+__all__ = ["picture_loss", "supervised_loss"]
 
 
 def supervised_loss(
@@ -37,8 +37,30 @@ def supervised_loss(
     """
     by_cell = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
     cells = (by_cell * known).sum() / known.sum().clamp(min=1)
-    inside = logits if shown is None else logits.masked_fill(~shown[:, None], torch.finfo(logits.dtype).min)
-    strongest = inside.amax(dim=(2, 3))
-    by_picture = F.binary_cross_entropy_with_logits(strongest, torch.ones_like(strongest), reduction="none")
-    pictures = (by_picture * maximum).sum() / maximum.sum().clamp(min=1)
-    return cells + pictures
+    return cells + picture_loss(logits, truth, known, maximum, shown=shown)
+
+
+def picture_loss(
+    logits: Tensor, truth: Tensor, known: Tensor, maximum: Tensor, *, shown: Tensor | None = None
+) -> Tensor:
+    """Binary cross-entropy of pictures' strongest cells, where a batch holds defects without a place.
+
+    Beside those the wholly healthy pictures count too, with a strongest cell that must be healthy: among
+    a hundred cells it would weigh a hundredth of a defective picture's, and everything would drift up.
+
+    Args:
+        logits: ``(N, K, h, w)``, unbounded.
+        truth: ``(N, K, h, w)`` in {0, 1}; read where ``known`` is 1.
+        known: ``(N, K, h, w)`` in {0, 1}.
+        maximum: ``(N, K)`` in {0, 1}.
+        shown: ``(N, h, w)`` bool, or all.
+
+    Returns:
+        A scalar: the mean over those pictures and classes; 0, with a graph, without a defect that has no place.
+    """
+    hidden = torch.zeros_like(known, dtype=torch.bool) if shown is None else ~shown[:, None].expand_as(known)
+    strongest = logits.masked_fill(hidden, torch.finfo(logits.dtype).min).amax(dim=(2, 3))
+    healthy = (((known > 0) & (truth == 0)) | hidden).all(dim=3).all(dim=2).to(logits.dtype)
+    judged = maximum + healthy * (1 - maximum) * maximum.amax()
+    by_picture = F.binary_cross_entropy_with_logits(strongest, maximum, reduction="none")
+    return (by_picture * judged).sum() / judged.sum().clamp(min=1)
