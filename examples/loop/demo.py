@@ -41,7 +41,7 @@ class Settings:
         """What a kept result hangs on."""
         digest = load_dataset(*self.data).digest
         return {"data": digest, "seed": self.seed, "quick": self.quick, "trunk": self.trunk, "gap": self.gap,
-                "original": self.original, "new": self.new}  # fmt: skip
+                "original": self.original, "new": self.new, "strategy": STRATEGY}  # fmt: skip
 
 
 @dataclass
