@@ -68,7 +68,7 @@ def _section(identifier: str, result: ResultFile, bounds: Mapping[str, Must]) ->
         lines.append("")
     if result.chart is not None:
         lines += [f"![{identifier}: {result.title}](results/{identifier}.svg)", ""]
-    lines += [*_table(result.rows), ""]
+    lines += _tables(result.rows)
     lines += [f"- {note}" for note in result.notes] + ([""] if result.notes else [])
     machine = result.machine
     on = f"{machine.cpu}, {machine.cores} cores" + (f", {machine.accelerator}" if machine.accelerator else "")
@@ -78,6 +78,30 @@ def _section(identifier: str, result: ResultFile, bounds: Mapping[str, Must]) ->
         f"{result.finished_at:%Y-%m-%d}, {result.took_s:g} s, {on}, load before {machine.load_before:g}; {said}</sub>\n"
     )
     return "\n".join(lines)
+
+
+WIDE = 12
+"""Columns from which on a table is folded away."""
+
+
+def _tables(rows: Sequence[Mapping[str, object]]) -> list[str]:
+    """One table for each run of rows that say the same kind of thing; wide ones are folded away."""
+    runs: list[list[Mapping[str, object]]] = []
+    columns: set[str] = set()
+    for row in rows:
+        said = set(row) - {"name", "skipped"}
+        if not runs or (said and columns and not said & columns):
+            runs.append([])
+            columns = set()
+        runs[-1].append(row)
+        columns |= said
+    lines: list[str] = []
+    for run in runs:
+        table = _table(run)
+        if table[0].count("|") - 1 >= WIDE:
+            table = [f"<details><summary>{len(run)} rows in full</summary>", "", *table, "", "</details>"]
+        lines += [*table, ""]
+    return lines
 
 
 def _table(rows: Sequence[Mapping[str, object]]) -> list[str]:
