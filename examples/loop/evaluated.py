@@ -86,12 +86,12 @@ def gain(before: Evaluated, after: Evaluated, units: Mapping[str, str]) -> Gain 
         units: Of each picture what may not be torn apart: its group, or itself.
 
     Returns:
-        ``None`` where there is nothing to measure it on.
+        ``None`` where there is nothing to measure it on, or one group alone and so no interval.
     """
     first, second = before.scores(), after.scores()
     names = [name for name in first if name in second]
     truth = {name: first[name][1] for name in names}
-    if not any(one.any() for one in truth.values()):
+    if not any(one.any() for one in truth.values()) or len({units[name] for name in names}) < 2:
         return None
 
     def difference(rows: Array) -> float:

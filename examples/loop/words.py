@@ -101,10 +101,17 @@ def not_good(report: DemoReport) -> list[str]:
 def _complaints(report: DemoReport) -> Iterator[str]:
     so, adapted, after = report.source_only, report.adapted, report.retrained
     tested = so.new.n
-    yield (
-        f"The test is small: {tested} picture{'s' if tested != 1 else ''} a line. "
-        f"The interval of the final figure reaches from {shown(after.new.ap_low)} to {shown(after.new.ap_high)}."
-    )
+    many = f"{tested} picture{'s' if tested != 1 else ''}"
+    if after.new.ap is not None and after.new.ap_low is None:
+        yield (
+            f"The {many} of the new line's test are of one group, so there is no interval and the figures say little: "
+            "other groups can be much easier or harder. Try other seeds."
+        )
+    else:
+        yield (
+            f"The test is small: {many} a line. The interval of the final figure reaches from "
+            f"{shown(after.new.ap_low)} to {shown(after.new.ap_high)}."
+        )
     drop, plain = _less(so.original.ap, so.new.ap), report.source_only_plain
     if drop is not None and drop < 0:
         yield f"There was no gap to close: the model was no worse on the new line ({shown(so.new.ap)}) than at home."

@@ -130,6 +130,14 @@ def test_a_gain_whose_interval_holds_nothing_is_called_perhaps_chance():
     assert not any("gain by adapting" in sentence for sentence in told)
 
 
+def test_a_test_of_one_group_alone_is_said_to_tell_little():
+    said = changed()
+    for line in ("original", "new"):
+        said["retrained"][line] |= {"ap_low": None, "ap_high": None}
+    told = not_good(DemoReport.model_validate(said))
+    assert any("are of one group, so there is no interval" in sentence for sentence in told)
+
+
 def test_something_is_always_to_be_held_against_a_demo():
     perfect = at(dict.fromkeys(("source_only", "source_only_plain", "adapted", "retrained"), (0.99, 0.99)))
     assert not_good(perfect)
