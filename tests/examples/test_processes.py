@@ -69,7 +69,7 @@ def test_a_program_that_dies_instead_of_listening_is_told_at_once(tmp_path):
 def test_a_program_that_is_not_there_is_told(tmp_path):
     with (
         Processes(tmp_path) as run,
-        pytest.raises(ChildFailedError, match="no-such cannot be started .No such file"),
+        pytest.raises(ChildFailedError, match="no-such cannot be started .(No such file|Permission denied)"),
     ):
         run.run(Job("none", "no-such"))
 

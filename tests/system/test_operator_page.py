@@ -496,5 +496,5 @@ def test_an_answer_that_the_hub_will_never_take_is_told_and_holds_up_none(operat
     operator.page.click("#banner-done")
     operator.page.reload()
     operator.look()
-    assert operator.page.is_hidden("#banner")
+    operator.page.wait_for_selector("#banner", state="hidden")
     assert [one["answer"] for one in answers_at(operator.hub)] == ["infirm"]
