@@ -74,13 +74,17 @@ export class Outbox {
     return this._writing.then(() => this._kick(0));
   }
 
-  /** The operator has read what was refused; it is not shown again. */
+  /** The operator has read what was refused; it is hidden once it is off this computer's disk. */
   async forgetRefused() {
-    this.refused = [];
+    const read = new Set(this.refused);
+    if (this._db) {
+      const transaction = this._db.transaction("answers", "readwrite");
+      const store = transaction.objectStore("answers");
+      for (const row of await done(store.getAll())) if (read.has(row.refused)) store.delete(row.seq);
+      await ended(transaction);
+    }
+    this.refused = this.refused.filter((sentence) => !read.has(sentence));
     this._changed();
-    if (!this._db) return;
-    const store = this._db.transaction("answers", "readwrite").objectStore("answers");
-    for (const row of await done(store.getAll())) if (row.refused) store.delete(row.seq);
   }
 
   /** Try at once: the token is new, or the network came back. */

@@ -494,7 +494,8 @@ def test_an_answer_that_the_hub_will_never_take_is_told_and_holds_up_none(operat
     operator.press("f")
     operator.saved()
     operator.page.click("#banner-done")
+    operator.page.wait_for_selector("#banner", state="hidden")
     operator.page.reload()
     operator.look()
-    operator.page.wait_for_selector("#banner", state="hidden")
+    assert not operator.page.is_visible("#banner")
     assert [one["answer"] for one in answers_at(operator.hub)] == ["infirm"]
