@@ -1,32 +1,27 @@
-"""Adaptation to a new line from its unlabelled pictures: AdaBN, DANN, and whether to adapt at all."""
+"""Adaptation to a new line from its unlabelled pictures: which method, and whether to adapt at all."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from edge_sdk.errors import DatasetError
+from edge_sdk.errors import ConfigError, DatasetError
 from edge_sdk.quality.datasets import Dataset, Line, Lines
-from training.checkpoint import Checkpoint, LineState
-from training.data.streams import Stream
-from training.data.views import Views, batches_of, views_of
-from training.fitting import Terms, fit
+from training.checkpoint import Checkpoint
+from training.data.views import Views, views_of
 from training.lines import line_state, predicted, uncalibrated
-from training.losses.adversarial import DomainSegmenter, adversarial_loss, ganin_weight
-from training.losses.supervised import supervised_loss
+from training.methods import METHODS, Adapted, Task
+from training.methods.task import measured_again
 from training.networks.cellnet import CellNetwork
 from training.recipe import Recipe
-from training.rules import Decision, Scores, decide_method, facts_of, noise_of
-from training.statistics import Statistics, estimated, load_statistics
-from training.train import Progress, original_state, quiet
+from training.rules import CANDIDATES, Decision, Scores, decide_method, facts_of, noise_of
+from training.statistics import Statistics
+from training.train import Progress, quiet
 
-__all__ = ["Adaptation", "adapt", "dann"]
+__all__ = ["Adaptation", "adapt"]
 
 ENOUGH = 16
 """Fewer held-out original pictures than this, and those it was trained on are compared with too."""
@@ -37,10 +32,16 @@ class Adaptation:
     """What came of adapting."""
 
     chosen: Checkpoint
-    """With the line ``new`` (or the name asked for) as the rules decided."""
+    """With the line ``new`` (or the name asked for) as the rules decided, or as was asked."""
     methods: Mapping[str, Checkpoint]
-    """The same for every method, to be evaluated side by side."""
+    """The same for every method tried, to be evaluated side by side; ``source`` is always there."""
     decision: Decision
+    histories: Mapping[str, Sequence[Mapping[str, float]]]
+    """By method the loss terms of each step; nothing where nothing was trained."""
+    held: Views
+    """Unlabelled pictures of the new line that no method saw before the decision: the rules looked at these."""
+    reference: Views
+    """Pictures of the original line to compare them with, held out where there are enough."""
 
 
 def adapt(
@@ -49,27 +50,33 @@ def adapt(
     lines: Lines,
     recipe: Recipe,
     *,
+    methods: Sequence[str] | None = None,
     name: str = "new",
     resume: Path | None = None,
     progress: Progress = quiet,
 ) -> Adaptation:
-    """Adapt to a new line without labels; what is taken is what the label-free rules choose.
+    """Adapt to a new line without labels.
 
-    The unlabelled pictures are halved: the methods adapt to one half, the rules look at the other.
-    The statistics of the method that is taken are then measured on all of them.
+    The unlabelled pictures are halved: the methods adapt to one half, the label-free rules look at the
+    other.  With no method named the candidates of the rules are tried and the rules choose; with one
+    named it is taken, with the rules' opinion beside it; with several the rules choose among those.
+    The statistics of every method are then measured on all unlabelled pictures.
 
     Args:
         checkpoint: Of the original line.
         dataset: As read.
         lines: Its roles and parts; of the new line ``train`` alone is looked at.
         recipe: Iterations, rate and seed.
+        methods: Names of ``training.methods.METHODS``, or nothing.
         name: Of the new line.
-        resume: File that keeps the state of the adversarial training.
+        resume: File that keeps the state of a training under way; each method puts its name before the suffix.
         progress: Told of every step.
 
     Raises:
         DatasetError: The new line has fewer than two pictures to adapt to.
+        ConfigError: There is no method of that name.
     """
+    tried = _tried(methods)
     spec, grid = checkpoint.preprocess, checkpoint.grid
     line = lines.line(name)
     if len(line.train) < 2:
@@ -82,110 +89,60 @@ def adapt(
     reference = _unlabelled(lines.original, "validate", checkpoint, progress)
     if len(reference) < ENOUGH:
         reference = _joined(reference, original)
-    base = checkpoint.network
-    home = checkpoint.line("original")
 
-    trained, home_of_dann = dann(
-        checkpoint, lines.original, original, first, recipe, resume=resume, progress=progress
-    )
-    candidates: dict[str, tuple[CellNetwork, Statistics, LineState]] = {
-        "source": (base, home.statistics, home),
-        "adabn": (base, estimated(base, batches_of(first.images, spec, flips=True)), home),
-        "dann": (trained, _fresh(trained, first, home_of_dann.statistics, checkpoint), home_of_dann),
-    }
+    found: dict[str, Adapted] = {}
     facts = {}
     noise = 0.0
-    for method, (network, statistics, at_home) in candidates.items():
-        there = _scores(network, statistics, held, checkpoint)
-        here = _scores(network, at_home.statistics, reference, checkpoint)
+    for method in tried:
+        kept = None if resume is None else resume.with_name(f"{resume.stem}.{method}{resume.suffix}")
+        task = Task(checkpoint, lines.original, original, first, recipe, kept, progress)
+        one = found[method] = METHODS[method](task)
+        there = _scores(one.network, one.statistics, held, checkpoint)
+        here = _scores(one.network, one.original.statistics, reference, checkpoint)
         facts[method] = facts_of(here, there)
         if method == "source":
             noise = noise_of(here, len(held), seed=recipe.seed)
-    decision = decide_method(facts, noise=noise)
-    methods = {}
-    for method, (network, statistics, at_home) in candidates.items():
-        if method == "adabn":
-            statistics = estimated(network, batches_of(new.images, spec, flips=True))
-        elif method == "dann":
-            statistics = _fresh(network, new, at_home.statistics, checkpoint)
-        band = uncalibrated(at_home.thresholds)
-        state = line_state(network, statistics, new.images, spec, method=method, thresholds=band)
-        whole = replace(checkpoint, network=network, recipe={**checkpoint.recipe, **recipe.model_dump(mode="json")})
-        methods[method] = whole.with_line("original", at_home).with_line(name, state)
-    return Adaptation(methods[decision.method], methods, decision)
-
-
-def dann(
-    checkpoint: Checkpoint,
-    line: Line,
-    original: Views,
-    new: Views,
-    recipe: Recipe,
-    *,
-    resume: Path | None = None,
-    progress: Progress = quiet,
-) -> tuple[CellNetwork, LineState]:
-    """Domain-adversarial training with a domain segmenter, from the source weights at a quarter of the rate.
-
-    Each line is a batch of its own, so each is normalised by its own statistics; a joint batch from
-    which one normalisation takes its statistics collapsed.
-
-    Args:
-        checkpoint: Of the original line.
-        line: The original one, whose thresholds are calibrated anew.
-        original: Its labelled pictures.
-        new: Unlabelled ones of the new line.
-        recipe: Iterations, rate and seed.
-        resume: File that keeps the state of a training under way.
-        progress: Told of every step.
-
-    Returns:
-        The trained network, and what belongs to the original line with it.
-
-    Reference:
-        Mentoring paper (Cordier, Das, Gutierrez, QCAV 2021), section 3.4.4.
-    """
-    torch.manual_seed(recipe.seed)
-    network = copy.deepcopy(checkpoint.network)
-    segmenter = DomainSegmenter(network.channels)
-    chance = np.random.default_rng([recipe.seed, 1])
-    spec = checkpoint.preprocess
-    labelled = Stream(original, spec, batch=recipe.batch, jitter=recipe.jitter, chance=chance)
-    unlabelled = Stream(new, spec, batch=recipe.batch, jitter=recipe.jitter, chance=chance, balanced=False)
-    domain = torch.tensor([0] * recipe.batch + [1] * recipe.batch)
-
-    def losses(done: float) -> Terms:
-        here, there = labelled.next(), unlabelled.next()
-        maps = network.features(here.frame)
-        both = torch.cat([maps, network.features(there.frame)])
-        return {
-            "supervised": supervised_loss(
-                network.head(maps), here.truth, here.known, here.maximum, shown=here.shown
-            ),
-            "domain": adversarial_loss(segmenter, both, domain, ganin_weight(done)),
-        }
-
-    load_statistics(network, checkpoint.line("original").statistics)
-    fit(
-        {"network": network, "segmenter": segmenter},
-        losses,
-        iterations=max(1, recipe.iterations // 2),
-        rate=recipe.rate / 4,
-        weight_decay=recipe.weight_decay,
-        averaging=recipe.averaging,
-        chance=chance,
-        resume=resume,
-        told=f"dann {recipe.model_dump_json()} {checkpoint.data.get('digest')}",
-        progress=lambda step, steps, terms: progress("dann", step, steps, terms),
+    decision = decide_method(facts, noise=noise, order=[method for method in tried if method != "source"])
+    if methods is not None and len(methods) == 1:
+        decision = replace(
+            decision,
+            method=methods[0],
+            advised=decision.method,
+            why=f"{methods[0]} as asked; the rules would take {decision.method}: {decision.why}",
+        )
+    made = {method: _checkpoint_of(method, one, new, checkpoint, recipe, name) for method, one in found.items()}
+    return Adaptation(
+        chosen=made[decision.method],
+        methods=made,
+        decision=decision,
+        histories={method: one.history for method, one in found.items()},
+        held=held,
+        reference=reference,
     )
-    return network, original_state(network, line, original, spec, grid=checkpoint.grid, method="dann")
 
 
-def _fresh(network: CellNetwork, views: Views, home: Statistics, checkpoint: Checkpoint) -> Mapping[str, Tensor]:
-    """The new line's statistics; a frozen trunk keeps those it has."""
-    if network.frozen:
-        return home
-    return estimated(network, batches_of(views.images, checkpoint.preprocess, flips=True))
+def _tried(methods: Sequence[str] | None) -> list[str]:
+    """``source`` first, then what was asked for or what the rules choose among."""
+    asked = CANDIDATES if methods is None else methods
+    for method in asked:
+        if method not in METHODS:
+            raise ConfigError(f"there is no method named {method!r}; give one of {', '.join(METHODS)}")
+    if not asked:
+        raise ConfigError(f"no method is named; give one or more of {', '.join(METHODS)}, or leave it to the rules")
+    return list(dict.fromkeys(["source", *asked]))
+
+
+def _checkpoint_of(
+    method: str, found: Adapted, new: Views, checkpoint: Checkpoint, recipe: Recipe, name: str
+) -> Checkpoint:
+    statistics = measured_again(found, new, checkpoint)
+    band = uncalibrated(found.original.thresholds)
+    state = line_state(
+        found.network, statistics, new.images, checkpoint.preprocess, method=method, thresholds=band
+    )
+    told = {**checkpoint.recipe, **recipe.model_dump(mode="json")}
+    whole = replace(checkpoint, network=found.network, recipe=told)
+    return whole.with_line("original", found.original).with_line(name, state)
 
 
 def _unlabelled(line: Line, part: str, checkpoint: Checkpoint, progress: Progress) -> Views:

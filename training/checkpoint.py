@@ -41,11 +41,12 @@ class LineState:
     """What belongs to one line."""
 
     statistics: Mapping[str, Tensor]
+    """Every tensor of the weights that the line overrides: its normalisations, of an ADDA line its whole encoder."""
     thresholds: Thresholds
     temperature: Array
     """``(K,)`` above 0."""
     method: str
-    """How the statistics came about: ``source``, ``adabn``, ``dann``, ``retrained``."""
+    """How the statistics came about: a name of ``training.methods.METHODS``, or ``retrained``."""
     feature_mean: Array
     """``(F,)`` of the pooled feature on the line's pictures: the drift reference."""
     feature_sd: Array
@@ -234,6 +235,12 @@ def _line_state(
     strange = sorted(own.keys() - weights.keys())
     if strange:
         raise FormatError(f"line {name} overrides {strange[0]}, which the network does not have; it is of another one")
+    for key, tensor in own.items():
+        if tensor.shape != weights[key].shape:
+            raise FormatError(
+                f"line {name} has {key} as {tuple(tensor.shape)}, but the network's is {tuple(weights[key].shape)}; "
+                "it is of another one"
+            )
     try:
         bands = said["thresholds"]
         if tuple(band["class"] for band in bands) != classes:

@@ -14,8 +14,10 @@ import numpy as np
 
 from edge_sdk.arrays import Array, Bools, Floats
 
-__all__ = ["Decision", "Facts", "Scores", "decide_method", "facts_of", "noise_of"]
+__all__ = ["CANDIDATES", "Decision", "Facts", "Scores", "decide_method", "facts_of", "noise_of"]
 
+CANDIDATES = ("adabn", "dann")
+"""What is tried where no method is named, the one that changes least first."""
 TELLING = 2.0
 """A distance must be so many times the noise of equally many original pictures before it says anything."""
 CLOSER = 0.7
@@ -67,16 +69,28 @@ class Decision:
     """What the rules say."""
 
     method: str
+    """What is taken."""
     why: str
     """One sentence."""
     facts: Mapping[str, Facts]
     noise: float
     """Score distance between equally many pictures of the original line itself."""
+    advised: str = ""
+    """What the rules would take; they are not asked where a method was named, and say it all the same."""
+    undecided: bool = False
+    """The scores are far from the original's and no method brings them back: do not ship without answers."""
 
     def document(self) -> dict[str, object]:
         """Ready for JSON."""
         facts = {name: {key: round(value, 4) for key, value in asdict(one).items()} for name, one in self.facts.items()}
-        return {"method": self.method, "why": self.why, "noise": round(self.noise, 4), "facts": facts}
+        return {
+            "method": self.method,
+            "advised": self.advised or self.method,
+            "undecided": self.undecided,
+            "why": self.why,
+            "noise": round(self.noise, 4),
+            "facts": facts,
+        }
 
 
 def facts_of(original: Scores, new: Scores) -> Facts:
@@ -103,7 +117,7 @@ def noise_of(original: Scores, count: int, *, rounds: int = 40, seed: int = 0) -
     return float(np.mean(found)) if total > 1 else float("inf")
 
 
-def decide_method(facts: Mapping[str, Facts], *, noise: float, order: Sequence[str] = ("adabn", "dann")) -> Decision:
+def decide_method(facts: Mapping[str, Facts], *, noise: float, order: Sequence[str] = CANDIDATES) -> Decision:
     """Which method to take; ``source`` where nothing says that another is better.
 
     Args:
@@ -132,7 +146,7 @@ def decide_method(facts: Mapping[str, Facts], *, noise: float, order: Sequence[s
             "brings them and the features clearly closer with a plausible share of alarms, so it is left as it is: "
             "undecided"
         )
-        return Decision("source", why, facts, noise)
+        return Decision("source", why, facts, noise, undecided=True)
     best = better[0]
     found = facts[best]
     why = (

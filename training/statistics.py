@@ -1,7 +1,8 @@
-"""Batch-normalisation statistics as a line's own property (AdaBN).
+"""What belongs to a line: by habit its batch-normalisation statistics, at most an encoder of its own.
 
 Weights are shared by all lines; the running mean and variance of each normalisation are one line's.
 Estimating them on the unlabelled pictures of a new line is the whole of AdaBN: no labels, no gradient.
+A method that trains an encoder for the new line alone (ADDA) overrides its weights the same way.
 
 Reference:
     Li et al., Revisiting batch normalization for practical domain adaptation, 2016, section 3.2.
@@ -15,12 +16,14 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from edge_sdk.errors import FormatError
 from training.networks.cellnet import batch_norms
 
 __all__ = ["Statistics", "estimated", "load_statistics", "statistics_of", "with_statistics"]
 
 Statistics = Mapping[str, Tensor]
-"""``<module>.running_mean`` and ``<module>.running_var``, by name."""
+"""What a line overrides of the network, by the names of its ``state_dict``: ``<module>.running_mean`` and
+``<module>.running_var`` of every normalisation, and of some lines weights too."""
 
 
 def statistics_of(network: nn.Module) -> dict[str, Tensor]:
@@ -33,17 +36,30 @@ def statistics_of(network: nn.Module) -> dict[str, Tensor]:
 
 
 def load_statistics(network: nn.Module, statistics: Statistics) -> None:
-    """Put a line's statistics into the network."""
+    """Put what belongs to a line into the network.
+
+    Raises:
+        FormatError: The network has no such tensor, or one of another shape; it is left as it was.
+    """
+    own = network.state_dict()
+    for name, tensor in statistics.items():
+        if name not in own:
+            raise FormatError(f"the line overrides {name}, which the network does not have; it is of another one")
+        if own[name].shape != tensor.shape:
+            raise FormatError(
+                f"the line's {name} is {tuple(tensor.shape)}, but the network's is {tuple(own[name].shape)}; "
+                "it is of another one"
+            )
     with torch.no_grad():
-        for name, module in batch_norms(network):
-            for kind in ("running_mean", "running_var"):
-                getattr(module, kind).copy_(statistics[f"{name}.{kind}"])
+        for name, tensor in statistics.items():
+            own[name].copy_(tensor)
 
 
 @contextmanager
 def with_statistics(network: nn.Module, statistics: Statistics) -> Iterator[None]:
-    """Work with a line's statistics for a while."""
-    before = statistics_of(network)
+    """Work with what belongs to a line for a while."""
+    own = network.state_dict()
+    before = {name: own[name].detach().clone() for name in statistics if name in own}
     load_statistics(network, statistics)
     try:
         yield

@@ -86,7 +86,7 @@ def test_padding_has_no_say() -> None:
 
 def test_the_decision_is_a_document() -> None:
     said = decide_method({"source": facts(0.5)}, noise=0.3).document()
-    assert said["method"] == "source" and said["noise"] == 0.3
+    assert said["method"] == said["advised"] == "source" and said["noise"] == 0.3 and said["undecided"] is False
     assert said["facts"] == {"source": {**vars(facts(0.5))}}
 
 

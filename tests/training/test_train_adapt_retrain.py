@@ -14,12 +14,13 @@ from edge_sdk.errors import ConfigError, DatasetError, FormatError, TruthWithhel
 from edge_sdk.quality.datasets import Dataset, Lines, lines_of, load_dataset
 from edge_sdk.vision.preprocess import PreprocessSpec
 from tests.training.drawn import SMALL, write_set
-from training.adapt import adapt, dann
+from training.adapt import adapt
 from training.checkpoint import Checkpoint, digest_of, load_checkpoint, save_checkpoint
 from training.data.streams import Stream
 from training.data.views import Views, views_of
 from training.evaluate import evaluate
 from training.fitting import NotFinite, fit
+from training.methods import METHODS, Task
 from training.pictures import write_pictures
 from training.retrain import read_mentored, retrain
 from training.statistics import statistics_of
@@ -142,8 +143,24 @@ def test_every_method_is_handed_out_with_what_the_rules_saw(
     assert set(found.methods) == set(found.decision.facts) == {"source", "adabn", "dann"}
     assert found.chosen is found.methods[found.decision.method]
     assert found.decision.why
+    assert found.histories["adabn"] == () and len(found.histories["dann"]) == SMALL.iterations // 2
+    assert not set(found.held.names) & set(found.reference.names)
     assert digest_of(source) == before
     assert all(set(one.lines) == {"original", "new"} for one in found.methods.values())
+
+
+def test_a_named_method_is_taken_with_the_rules_opinion_beside_it(
+    source: Checkpoint, dataset: Dataset, lines: Lines
+) -> None:
+    found = adapt(source, dataset, lines, SMALL, methods=["adabn"])
+    assert set(found.methods) == {"source", "adabn"}
+    assert found.chosen is found.methods["adabn"]
+    assert found.decision.method == "adabn" and found.decision.advised in {"source", "adabn"}
+    assert found.decision.why.startswith("adabn as asked; the rules would take ")
+    with pytest.raises(ConfigError, match="there is no method named 'magic'; give one of source, adabn, dann"):
+        adapt(source, dataset, lines, SMALL, methods=["magic"])
+    with pytest.raises(ConfigError, match="no method is named; give one or more of source"):
+        adapt(source, dataset, lines, SMALL, methods=[])
 
 
 def test_adversarial_training_changes_the_weights_and_leaves_the_source(
@@ -153,9 +170,10 @@ def test_adversarial_training_changes_the_weights_and_leaves_the_source(
     spec, grid = source.preprocess, source.grid
     old = views_of(lines.original, lines.original.train, spec, grid=grid, labelled=True)
     new = views_of(lines.new[0], lines.new[0].train, spec, grid=grid, labelled=False)
-    network, state = dann(source, lines.original, old, new, SMALL.model_copy(update={"iterations": 6}))
-    assert state.method == "dann"
-    assert not torch.equal(network.head.weight, source.network.head.weight)
+    found = METHODS["dann"](Task(source, lines.original, old, new, SMALL.model_copy(update={"iterations": 6})))
+    assert found.original.method == "dann"
+    assert [set(terms) for terms in found.history] == [{"supervised", "domain"}] * 3
+    assert not torch.equal(found.network.head.weight, source.network.head.weight)
     assert digest_of(source) == before
 
 

@@ -1,0 +1,15 @@
+"""Adaptation to a new line from its unlabelled pictures: one method a file, each a function of a ``Task``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from training.methods.adabn import adabn
+from training.methods.dann import dann
+from training.methods.source import source
+from training.methods.task import Adapted, Method, Task
+
+__all__ = ["METHODS", "Adapted", "Method", "Task"]
+
+METHODS: Mapping[str, Method] = {"source": source, "adabn": adabn, "dann": dann}
+"""By the name that the commands and results give it."""
