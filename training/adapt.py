@@ -41,7 +41,9 @@ class Adaptation:
     held: Views
     """Unlabelled pictures of the new line that no method saw before the decision: the rules looked at these."""
     reference: Views
-    """Pictures of the original line to compare them with, held out where there are enough."""
+    """Pictures of the original line to compare them with, labelled; held out where there are enough."""
+    held_out: int
+    """The first so many of ``reference`` are of part validate; the rest was trained on."""
 
 
 def adapt(
@@ -86,9 +88,8 @@ def adapt(
     new = _unlabelled(line, "train", checkpoint, progress)
     first, held = _halves(new, seed=recipe.seed)
     original = views_of(lines.original, lines.original.train, spec, grid=grid, labelled=True)
-    reference = _unlabelled(lines.original, "validate", checkpoint, progress)
-    if len(reference) < ENOUGH:
-        reference = _joined(reference, original)
+    validation = views_of(lines.original, lines.original.validate, spec, grid=grid, labelled=True)
+    reference = validation if len(validation) >= ENOUGH else _joined(validation, original)
 
     found: dict[str, Adapted] = {}
     facts = {}
@@ -118,6 +119,7 @@ def adapt(
         histories={method: one.history for method, one in found.items()},
         held=held,
         reference=reference,
+        held_out=len(validation),
     )
 
 

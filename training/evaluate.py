@@ -76,7 +76,7 @@ def evaluate(checkpoint: Checkpoint, lines: Lines, *, progress: Progress = quiet
     return Evaluation(found, judged)
 
 
-def figures_of(judged: Judged, *, boundary: float) -> dict[str, Any]:
+def figures_of(judged: Judged, *, boundary: float, rounds: int = ROUNDS) -> dict[str, Any]:
     """AP, AUROC, precision and recall, by cells where any picture says where its defect is, else by pictures.
 
     Scores are logits, so that saturated confidences do not become ties; of several classes the largest
@@ -85,6 +85,7 @@ def figures_of(judged: Judged, *, boundary: float) -> dict[str, Any]:
     Args:
         judged: Of one line.
         boundary: Confidence at which precision and recall are stated, in (0, 1).
+        rounds: Of the bootstrap; 0 for no interval.
 
     Returns:
         ``ap`` with its 95 % bootstrap interval over groups, ``auroc``, ``precision``, ``recall``, ``n``
@@ -130,8 +131,8 @@ def figures_of(judged: Judged, *, boundary: float) -> dict[str, Any]:
     at = float(np.log(boundary / (1 - boundary)))
     precision, recall = precision_recall_at(all_scores, all_truth, at)
     found["precision"], found["recall"] = _round(precision), _round(recall)
-    if len(set(views.units)) > 1:
-        interval = bootstrap_over_groups(precision_of, list(views.units), rounds=ROUNDS)
+    if rounds and len(set(views.units)) > 1:
+        interval = bootstrap_over_groups(precision_of, list(views.units), rounds=rounds)
         found["ap_low"], found["ap_high"] = _round(interval.low), _round(interval.high)
     return found
 
