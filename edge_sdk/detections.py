@@ -22,7 +22,7 @@ class Detections:
     confidence: Floats
     """``(D,)`` in [0, 1], of its surest cell."""
     cells: Ints
-    """``(n, 3)`` rows of detection, row, column."""
+    """``(n, 3)`` rows of detection, row, column; of a detector rows of detection, anchor, 0."""
 
     def __post_init__(self) -> None:
         count = len(self.boxes)
@@ -54,7 +54,7 @@ class Detections:
 
 @dataclass(frozen=True)
 class Question:
-    """A peak of the confidence map with its neighbours: the small place an operator is asked about."""
+    """The small place an operator is asked about: a peak of the confidence map with its neighbours, or a box."""
 
     class_id: int
     confidence: float
@@ -62,4 +62,4 @@ class Question:
     box: tuple[float, float, float, float]
     """Left, top, right, bottom in frame pixels; right and bottom lie outside."""
     cells: tuple[tuple[int, int], ...]
-    """Row and column of each cell asked about, the peak first."""
+    """Row and column of each cell asked about, the peak first; of a detector the anchors of the box and 0."""

@@ -50,7 +50,7 @@ class Inspection:
     questions: tuple[Question, ...] = ()
     """Where an operator would be asked, strongest first."""
     confidence: Floats | None = None
-    """``(K, h, w)`` in [0, 1], or ``None`` where nothing was inferred."""
+    """``(K, h, w)`` in [0, 1], of a detector ``(A, K)``, or ``None`` where nothing was inferred."""
     feature: Floats | None = None
     """``(F,)`` pooled feature, or ``None``."""
     model: str = ""

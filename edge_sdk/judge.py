@@ -7,18 +7,31 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge_sdk.clock import Clock, SystemClock
-from edge_sdk.detections import Detections
+from edge_sdk.detections import Detections, Question
 from edge_sdk.errors import RunnerError
 from edge_sdk.frames import Frame
 from edge_sdk.inspections import Inspection, Timing, Verdict
 from edge_sdk.manifest import Manifest, labels_of, thresholds_of
 from edge_sdk.vision.decide import decide
-from edge_sdk.vision.decode import confidence_from_logits, decode_cells, questions
+from edge_sdk.vision.decode import (
+    IOU,
+    area_logits,
+    box_questions,
+    confidence_from_logits,
+    decode_anchors,
+    decode_cells,
+    questions,
+)
 from edge_sdk.vision.preprocess import Geometry, geometry, preprocess, valid_cells
 
 if TYPE_CHECKING:
-    from edge_sdk.arrays import Array, Bools
+    from collections.abc import Callable, Mapping
+
+    from edge_sdk.arrays import Array, Bools, Floats
     from edge_sdk.runners.base import Runner
+
+    _Decoded = tuple[Floats, Detections, Callable[[], tuple[Question, ...]]]
+    """Confidence of the areas, detections, and what makes the questions once the verdict is out."""
 
 __all__ = ["Judge", "not_inspected"]
 
@@ -60,26 +73,16 @@ class Judge:
         """Judge one frame.
 
         Raises:
-            RunnerError: The engine failed, or answered with something that is no confidence map.
+            RunnerError: The engine failed, or answered with neither a confidence map nor boxes.
         """
         preprocess(frame.pixels, self.manifest.preprocess, out=self._input)
         outputs = self._runner.infer(self._feeds)
         inferred_ns = self._clock.monotonic_ns()
-        logits = outputs.get("cells")
-        if logits is None or logits.ndim != 4 or logits.shape[:2] != (1, len(self.labels)):
-            told = "nothing" if logits is None else f"{logits.shape}"
-            raise RunnerError(
-                f"cells is {told}; the bundle promises (1, {len(self.labels)}, h, w), so pack it again"
-            )
-        confidence = confidence_from_logits(logits[0], self._temperature)
-        place, valid = self._place_of(frame.pixels.shape, confidence.shape[1:])
-        pass_below, cell_px = self._thresholds.pass_below, self.manifest.postprocess.cell_px
-        found = decode_cells(confidence, pass_below, place=place, cell_px=cell_px, valid=valid)
+        decode = self._boxes if self.manifest.postprocess.kind == "anchors" else self._cells
+        confidence, found, ask = decode(outputs, frame.pixels.shape)
         verdict, reason = decide(found, self._thresholds, self.labels)
         decided_ns = self._clock.monotonic_ns()
-        asked = (
-            questions(confidence, pass_below, place=place, cell_px=cell_px, valid=valid) if len(found) else ()
-        )
+        asked = ask() if len(found) else ()
         feature = outputs.get("feature")
         return Inspection(
             frame=frame,
@@ -92,6 +95,37 @@ class Judge:
             feature=None if feature is None else np.asarray(feature[0], np.float32),
             model=self.model,
         )
+
+    def _cells(self, outputs: Mapping[str, Array], shape: tuple[int, ...]) -> _Decoded:
+        logits = outputs.get("cells")
+        if logits is None or logits.ndim != 4 or logits.shape[:2] != (1, len(self.labels)):
+            told = "nothing" if logits is None else f"{logits.shape}"
+            raise RunnerError(
+                f"cells is {told}; the bundle promises (1, {len(self.labels)}, h, w), so pack it again"
+            )
+        confidence = confidence_from_logits(logits[0], self._temperature)
+        pass_below, cell_px = self._thresholds.pass_below, self.manifest.postprocess.cell_px
+        place, valid = self._place_of(shape, confidence.shape[1:])
+        found = decode_cells(confidence, pass_below, place=place, cell_px=cell_px, valid=valid)
+        return (
+            confidence,
+            found,
+            lambda: questions(confidence, pass_below, place=place, cell_px=cell_px, valid=valid),
+        )
+
+    def _boxes(self, outputs: Mapping[str, Array], shape: tuple[int, ...]) -> _Decoded:
+        logits, boxes = area_logits(outputs), outputs.get("boxes")
+        if logits is None or boxes is None or logits.shape[:2] != (1, len(self.labels)):
+            told = ", ".join(f"{name} {outputs[name].shape}" for name in sorted(outputs)) or "nothing"
+            raise RunnerError(
+                f"the outputs are {told}; the bundle promises boxes (1, A, 4) and scores (1, A, {len(self.labels)}), "
+                "so pack it again"
+            )
+        confidence = np.ascontiguousarray(confidence_from_logits(logits[0], self._temperature)[..., 0].T)
+        place, _ = self._place_of(shape, (1, 1))
+        iou = self.manifest.postprocess.iou or IOU
+        found = decode_anchors(boxes[0], confidence, self._thresholds.pass_below, place=place, iou=iou)
+        return confidence, found, lambda: box_questions(found)
 
     def warm_up(self) -> None:
         """Execute the graph once, so that the first frame does not pay for what engines do at first."""

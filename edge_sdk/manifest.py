@@ -68,9 +68,12 @@ class ClassThresholds(Tolerant):
 class PostprocessSpec(Tolerant):
     """How the network's output becomes confidences."""
 
-    kind: Literal["cells"] = "cells"
+    kind: Literal["cells", "anchors"] = "cells"
+    """``cells``: the graph gives a confidence map.  ``anchors``: it gives boxes and their scores."""
     cell_px: int = Field(gt=0)
-    """Side of a cell in pixels of the network's input."""
+    """Side of a cell, or the anchors' step, in pixels of the network's input."""
+    iou: float | None = Field(None, gt=0, lt=1)
+    """Of a detector: two boxes of a class that overlap by more report one defect; without it by more than 0.5."""
     how: str = "given"
     """How the thresholds were chosen."""
     guarantee: str = "none"

@@ -172,7 +172,7 @@ class MentoredRow(Tolerant):
     picture: str
     """Path of the picture as it was judged, relative to the export."""
     confidence: str | None = None
-    """Path of the baseline's ``(K, h, w)`` float16 confidence map, relative to the export."""
+    """Path of the baseline's float16 confidence, ``(K, h, w)`` or of a detector ``(A, K)``, relative to the export."""
     header: ItemHeader
 
 
@@ -365,7 +365,7 @@ def picture_of(record: Record) -> Image:
 
 
 def confidence_of(record: Record) -> Array | None:
-    """The baseline's confidence map ``(K, h, w)`` float16, or ``None`` where the item has none.
+    """The baseline's confidence, float16 ``(K, h, w)`` or of a detector ``(A, K)``; ``None`` where the item has none.
 
     Raises:
         FormatError: The part is no array.

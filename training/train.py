@@ -74,6 +74,11 @@ def train(
     views = _read(line, "train", spec, grid, progress)
     if not views.defective.any():
         raise DatasetError(f"part train of {dataset.root} has no defective picture; label more, or choose another seed")
+    if not ((views.known > 0) & views.valid[:, None]).any():
+        raise DatasetError(
+            f"part train of {dataset.root} has neither a healthy picture nor a mask, so nothing shows what healthy "
+            "looks like; add some, or train a detector on its boxes: --head anchors"
+        )
     chance = np.random.default_rng(recipe.seed)
     stream = Stream(views, spec, batch=recipe.batch, jitter=recipe.jitter, chance=chance)
 

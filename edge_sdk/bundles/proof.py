@@ -6,6 +6,8 @@ shows here and not at the line.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from edge_sdk.arrays import Array
@@ -13,6 +15,7 @@ from edge_sdk.bundles.archive import Bundle, Golden
 from edge_sdk.errors import GateError
 from edge_sdk.quality.gates import Against, Finding, Measured, compare, judge
 from edge_sdk.runners.base import Runner
+from edge_sdk.vision.decode import area_logits
 from edge_sdk.vision.preprocess import preprocess
 
 __all__ = ["measure", "prove"]
@@ -38,11 +41,13 @@ def prove(
         RunnerError: The runner failed, or gave no numbers.
     """
     golden = bundle.golden()
-    found = _cells(bundle, golden, runner)
+    found = _outputs(bundle, golden, runner)
     gates = bundle.manifest.golden
-    findings = judge(_compared(bundle, golden.expected["cells"], found), gates, against=against)
-    own = golden.expected.get(f"cells.{role}")
-    if own is not None:
+    findings = judge(_compared(bundle, golden.expected, found), gates, against=against)
+    own = {
+        name.removesuffix(f".{role}"): values for name, values in golden.expected.items() if name.endswith(f".{role}")
+    }
+    if own.keys() >= found.keys():
         findings += judge(_compared(bundle, own, found), gates, against="graph")
     return findings
 
@@ -50,32 +55,44 @@ def prove(
 def measure(bundle: Bundle, runner: Runner) -> Measured:
     """What differs between the FP32 golden outputs and this runner's; see ``prove``."""
     golden = bundle.golden()
-    found = _cells(bundle, golden, runner)
-    return _compared(bundle, golden.expected["cells"], found)
+    return _compared(bundle, golden.expected, _outputs(bundle, golden, runner))
 
 
-def _cells(bundle: Bundle, golden: Golden, runner: Runner) -> Array:
-    """``(N, K, h, w)`` logits of the golden frames, one picture at a time as on the line."""
+def _outputs(bundle: Bundle, golden: Golden, runner: Runner) -> dict[str, Array]:
+    """What the runner says of the golden frames, one picture at a time as on the line."""
     names = [spec.name for spec in runner.outputs]
-    if "cells" not in golden.expected or "cells" not in names:
+    wanted = _wanted(bundle)
+    if not wanted <= golden.expected.keys() & set(names):
         raise GateError(
             f"{bundle.title} expects {', '.join(golden.expected)} of its golden frames and the graph gives "
-            f"{', '.join(names)}; both must have cells, pack it again"
+            f"{', '.join(names)}; both must have {' and '.join(sorted(wanted))}, pack it again"
         )
     spec = bundle.manifest.preprocess
     fed = np.zeros((1, 3, spec.height, spec.width), np.float32)
-    found = []
+    found: dict[str, list[Array]] = {name: [] for name in wanted}
     for picture in golden.frames:
         preprocess(picture, spec, out=fed)
-        found.append(runner.infer({runner.inputs[0].name: fed})["cells"][0])
-    return np.stack(found)
+        given = runner.infer({runner.inputs[0].name: fed})
+        for name, rows in found.items():
+            rows.append(given[name][0])
+    return {name: np.stack(rows) for name, rows in found.items()}
 
 
-def _compared(bundle: Bundle, reference: Array, found: Array) -> Measured:
-    if found.shape != reference.shape:
-        raise GateError(
-            f"{bundle.title} expects cells {reference.shape[1:]} of a golden frame and the graph gives "
-            f"{found.shape[1:]}; the graph is not the one that was packed"
-        )
+def _wanted(bundle: Bundle) -> set[str]:
+    """Outputs that a verdict is made of."""
+    return {"boxes", "scores"} if bundle.manifest.postprocess.kind == "anchors" else {"cells"}
+
+
+def _compared(bundle: Bundle, reference: Mapping[str, Array], found: Mapping[str, Array]) -> Measured:
+    for name in sorted(found):
+        if found[name].shape != reference[name].shape:
+            raise GateError(
+                f"{bundle.title} expects {name} {reference[name].shape[1:]} of a golden frame and the graph gives "
+                f"{found[name].shape[1:]}; the graph is not the one that was packed"
+            )
     temperature = np.array([band.temperature for band in bundle.manifest.thresholds], np.float32)
-    return compare(reference, found, bundle.thresholds, temperature=temperature)
+    wanted = {name: reference[name] for name in found}
+    before, after = area_logits(wanted), area_logits(found)
+    assert before is not None and after is not None  # _outputs has seen to it
+    boxes = (wanted["boxes"], found["boxes"]) if "boxes" in found else None
+    return compare(before, after, bundle.thresholds, temperature=temperature, boxes=boxes)

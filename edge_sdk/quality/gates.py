@@ -193,18 +193,25 @@ def all_findings(measured: Measured, gates: Gates, *, against: Against) -> tuple
 
 
 def compare(
-    reference: Array, other: Array, thresholds: Thresholds, *, temperature: Array | float = 1.0
+    reference: Array,
+    other: Array,
+    thresholds: Thresholds,
+    *,
+    temperature: Array | float = 1.0,
+    boxes: tuple[Array, Array] | None = None,
 ) -> Measured:
-    """What differs between two models' cell logits on the same pictures.
+    """What differs between two models' areas on the same pictures.
 
     Args:
-        reference: ``(N, K, h, w)`` logits of the model compared with.
+        reference: ``(N, K, h, w)`` logits of the model compared with; of a detector see ``area_logits``.
         other: ``(N, K, h, w)`` logits of the model that is judged.
         thresholds: Of the line, K classes.
         temperature: One number, or ``(K,)``, above 0.
+        boxes: Of two detectors, ``(N, A, 4)`` of the one compared with and of the one that is judged.
 
     Returns:
-        Flipped verdicts, cells on the other side of their boundary, SQNR over all logits.
+        Flipped verdicts, areas on the other side of their boundary, SQNR over all logits, or over all boxes
+        where that is less.
 
     Raises:
         ShapeError: The two disagree on their shape, or the thresholds on K.
@@ -218,12 +225,13 @@ def compare(
     flipped = np.flatnonzero(verdicts(before, thresholds) != verdicts(after, thresholds))
     boundary = thresholds.boundary[None, :, None, None]
     same = (before >= boundary) == (after >= boundary)
-    finite = bool(np.isfinite(other).all())
+    pairs = [(reference, other)] if boxes is None else [(reference, other), boxes]
+    finite = all(np.isfinite(one).all() for _, one in pairs)
     return Measured(
         pictures=len(reference),
         flips=tuple(int(n) for n in flipped),
         cells_agreement=float(same.mean()) if same.size else 1.0,
-        sqnr_db=sqnr_db(reference, other) if finite else float("-inf"),
+        sqnr_db=min(sqnr_db(*pair) for pair in pairs) if finite else float("-inf"),
     )
 
 

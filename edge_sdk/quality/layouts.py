@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 import posixpath
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 
 from edge_sdk.documents import Document, read_yaml
 from edge_sdk.errors import DatasetError
-from edge_sdk.quality.pictures import SUFFIXES, check_mask_size
+from edge_sdk.quality.pictures import SUFFIXES, check_mask_size, picture_size
 from edge_sdk.quality.samples import DEFAULT_HEALTHY, Box, Dataset, Sample
 
 __all__ = ["DatasetFile", "DatasetRoles", "read_folder"]
@@ -94,7 +94,8 @@ def read_folder(root: Path, *, domain: str | None = None, prefix: str = "") -> D
         )
     for sample in samples:
         check_mask_size(sample)
-    boxes = root / "boxes.csv"
+    table_of_boxes = root / "boxes.csv"
+    boxes = dict(_boxes_of(table_of_boxes, {row.image: row.path for row in rows})) if table_of_boxes.is_file() else {}
     roles = said.domains
     return Dataset(
         root=root,
@@ -105,7 +106,7 @@ def read_folder(root: Path, *, domain: str | None = None, prefix: str = "") -> D
         healthy_labels=tuple(sorted({sample.label for sample in samples if sample.healthy})),
         empty_mask=said.empty_mask,
         roles={} if roles is None or domain else {"original": (roles.original,), "new": (roles.new,)},
-        boxes=dict(_boxes_of(boxes, {row.image for row in rows}, prefix)) if boxes.is_file() else {},
+        boxes={prefix + image: one for image, one in boxes.items()},
     )
 
 
@@ -314,8 +315,10 @@ def _file_of(root: Path, name: str, where: str, column: str) -> Path:
     return path
 
 
-def _boxes_of(table: Path, images: set[str], prefix: str) -> Iterator[tuple[str, tuple[Box, ...]]]:
+def _boxes_of(table: Path, images: Mapping[str, Path]) -> Iterator[tuple[str, tuple[Box, ...]]]:
+    """Boxes by picture; ``images`` are the set's pictures by name."""
     found: dict[str, list[Box]] = {}
+    sizes: dict[str, tuple[int, int]] = {}
     for line, fields in _lines_of(table, BOX_COLUMNS, BOX_COLUMNS):
         where = f"{table}:{line}"
         image = posixpath.normpath(fields["image"])
@@ -334,6 +337,16 @@ def _boxes_of(table: Path, images: set[str], prefix: str) -> Iterator[tuple[str,
                 f"{where}: the box is {left:g}, {top:g}, {right:g}, {bottom:g}; "
                 "give xmin below xmax and ymin below ymax"
             )
+        if not fields["class"]:
+            raise DatasetError(f"{where}: the field class is empty; name the defect that the box holds")
+        if image not in sizes:
+            sizes[image] = picture_size(images[image])
+        height, width = sizes[image]
+        if right > width or bottom > height:
+            raise DatasetError(
+                f"{where}: the box is {left:g}, {top:g}, {right:g}, {bottom:g}, but {image} is {width} x {height} "
+                "pixels; give a box inside the picture, right and bottom outside"
+            )
         found.setdefault(image, []).append(Box(fields["class"], left, top, right, bottom))
     for image, boxes in found.items():
-        yield prefix + image, tuple(boxes)
+        yield image, tuple(boxes)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from edge_sdk.errors import ConfigError, DatasetError, TruthWithheld
 from edge_sdk.quality.parts import SHARES, dealt, halves
 from edge_sdk.quality.pictures import picture_size, read_mask
-from edge_sdk.quality.samples import Dataset, Sample, withheld
+from edge_sdk.quality.samples import Box, Dataset, Sample, withheld
 
 __all__ = ["DEFAULT_GAP", "Line", "Lines", "Truth", "lines_of"]
 
@@ -54,6 +54,8 @@ class Line:
     empty_mask: str = "unknown"
     withheld: frozenset[str] = frozenset()
     """Names of the pictures whose truth is not handed out."""
+    drawn: Mapping[str, tuple[Box, ...]] = field(default_factory=dict, repr=False)
+    """Boxes by picture, of those whose truth is handed out."""
 
     def part(self, name: str) -> tuple[Sample, ...]:
         """``train``, ``validate``, ``mentor`` or ``test``.
@@ -76,11 +78,7 @@ class Line:
             TruthWithheld: The picture is of the part test, and this is no evaluation.
             DatasetError: The mask cannot be read or contradicts picture or label.
         """
-        if sample.image in self.withheld:
-            raise TruthWithheld(
-                f"the truth of {sample.image} is withheld, since the picture is in the part test; "
-                "only an evaluation may ask (evaluating=True)"
-            )
+        self._check_shown(sample)
         if sample.healthy is None:
             return Truth(healthy=None, mask=None, known=False)
         size = picture_size(sample.path)
@@ -93,6 +91,32 @@ class Line:
         elif mask is not None and not mask.any():
             mask = None
         return Truth(healthy=False, mask=mask, known=mask is not None, class_id=class_id)
+
+    def boxes(self, sample: Sample) -> tuple[Box, ...] | None:
+        """The boxes drawn on a picture; none on a healthy one; ``None`` where nobody has drawn any.
+
+        Raises:
+            TruthWithheld: The picture is of the part test, and this is no evaluation.
+            DatasetError: A box is of a class that no picture is labelled with.
+        """
+        self._check_shown(sample)
+        found = self.drawn.get(sample.image)
+        if found is None:
+            return () if sample.healthy else None
+        for box in found:
+            if box.label not in self.classes:
+                raise DatasetError(
+                    f"{sample.image} has a box of class {box.label!r}, but no picture is labelled so "
+                    f"({', '.join(self.classes)}); spell it the same in labels.csv and boxes.csv"
+                )
+        return found
+
+    def _check_shown(self, sample: Sample) -> None:
+        if sample.image in self.withheld:
+            raise TruthWithheld(
+                f"the truth of {sample.image} is withheld, since the picture is in the part test; "
+                "only an evaluation may ask (evaluating=True)"
+            )
 
 
 @dataclass(frozen=True)
@@ -171,6 +195,7 @@ def lines_of(
             classes=dataset.classes,
             empty_mask=dataset.empty_mask,
             withheld=hidden,
+            drawn={image: boxes for image, boxes in dataset.boxes.items() if image not in hidden},
             **{part: tuple(samples) for part, samples in by_part.items()},
         )
 
@@ -262,7 +287,7 @@ def _check_trainable(dataset: Dataset, original: Domains) -> None:
             f"{dataset.root} has no defective picture on the original line (labels: {labels}); label some, "
             "or say in dataset.yaml which labels are healthy"
         )
-    if not any(sample.healthy or sample.mask for sample in samples):
+    if not any(sample.healthy or sample.mask or sample.image in dataset.boxes for sample in samples):
         raise DatasetError(
             f"{dataset.root} has neither a healthy picture nor a mask on the original line "
             f"(labels: {labels}), so nothing shows what healthy looks like; add some, or say in dataset.yaml "

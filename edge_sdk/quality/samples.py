@@ -137,6 +137,8 @@ class Dataset:
             mask = "" if sample.mask is None else sha256_file(sample.mask)
             said = (sample.label, sample.domain, sample.group, sample.split, sample.healthy)
             whole.update(f"{sample.image}\t{sha256_file(sample.path)}\t{mask}\t{said}\n".encode())
+            if sample.image in self.boxes:
+                whole.update(f"{self.boxes[sample.image]}\n".encode())
         return whole.hexdigest()
 
 

@@ -6,14 +6,48 @@ the same defects.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from edge_sdk.arrays import Array, Bools, Floats, check_shape
 from edge_sdk.detections import Detections, Question
 from edge_sdk.errors import ShapeError
+from edge_sdk.vision.boxes import suppressed
 from edge_sdk.vision.preprocess import Geometry
 
-__all__ = ["confidence_from_logits", "decode_cells", "questions"]
+__all__ = [
+    "IOU",
+    "area_logits",
+    "box_questions",
+    "confidence_from_logits",
+    "decode_anchors",
+    "decode_cells",
+    "questions",
+]
+
+IOU = 0.5
+"""Two boxes of a class that overlap by more report one defect."""
+MOST_BOXES = 100
+"""A frame: a failing detector must not fill the disk."""
+
+
+def area_logits(outputs: Mapping[str, Array]) -> Array | None:
+    """What a graph says of its areas, as ``(N, K, h, w)`` logits.
+
+    A segmenter's areas are its ``cells``.  A detector's are its anchors: ``scores`` ``(N, A, K)`` become
+    ``(N, K, A, 1)``, so that whoever asks for the surest area of a class need not know which it is.
+
+    Returns:
+        ``None`` where the graph gives neither.
+
+    Reference:
+        Mentoring paper (Cordier, Das, Gutierrez, QCAV 2021), section 3.1: "areas".
+    """
+    if "cells" in outputs:
+        return outputs["cells"]
+    scores = outputs.get("scores")
+    return None if scores is None or scores.ndim != 3 else scores.transpose(0, 2, 1)[..., None]
 
 
 def confidence_from_logits(logits: Array, temperature: Array | float = 1.0) -> Floats:
@@ -139,12 +173,92 @@ def questions(
     return tuple(found)
 
 
+def decode_anchors(
+    boxes: Floats,
+    confidence: Floats,
+    thresholds: Floats,
+    *,
+    place: Geometry,
+    iou: float = IOU,
+    most: int = MOST_BOXES,
+) -> Detections:
+    """A detector's boxes after greedy non-maximum suppression, class by class.
+
+    A box counts where its confidence reaches its class's ``pass_below`` and a pixel of it or more lies on the
+    frame.
+
+    Args:
+        boxes: ``(A, 4)`` in pixels of the network's input, right and bottom outside.
+        confidence: ``(A, K)`` in [0, 1].
+        thresholds: ``(K,)`` ``pass_below`` of each class, in (0, 1].
+        place: Where the frame lies on the network's input.
+        iou: Of two boxes of one class that overlap by more the surer is reported.
+        most: At most so many detections.
+
+    Returns:
+        Surest first; ``cells`` are rows of detection, anchor, 0: first the anchor that is reported, then
+        those that it suppressed, which the network took for the same defect.
+
+    Raises:
+        ShapeError: Boxes, confidence and thresholds disagree on A or K.
+
+    Reference:
+        Mentoring paper (Cordier, Das, Gutierrez, QCAV 2021), section 3.1, eq. 2: a detector's areas are its
+        anchors.
+    """
+    check_shape("confidence", confidence, (None, None), as_text="(A, K), one value an anchor and class")
+    check_shape("boxes", boxes, (len(confidence), 4), as_text=f"({len(confidence)}, 4), one row an anchor")
+    _check_classes(thresholds, confidence.shape[1])
+    on_frame = place.boxes_to_frame(boxes)
+    shown = np.asarray((on_frame[:, 2:] - on_frame[:, :2] >= 1).all(axis=1))
+    counts = np.asarray((confidence >= thresholds) & shown[:, None])
+    found: list[tuple[float, int, Array]] = []
+    for class_id in range(confidence.shape[1]):
+        anchors = np.flatnonzero(counts[:, class_id])
+        sure = confidence[anchors, class_id]
+        for group in suppressed(on_frame[anchors], sure, iou=iou, most=most):
+            found.append((float(sure[group[0]]), class_id, anchors[group]))
+    if not found:
+        return Detections.none()
+    found = sorted(found, key=lambda one: (-one[0], one[1], int(one[2][0])))[:most]
+    rows = [
+        np.column_stack([np.full(len(group), n), group, np.zeros(len(group))]) for n, (_, _, group) in enumerate(found)
+    ]
+    return Detections(
+        boxes=on_frame[[group[0] for _, _, group in found]],
+        classes=np.array([class_id for _, class_id, _ in found], np.int32),
+        confidence=np.array([sure for sure, _, _ in found], np.float32),
+        cells=np.concatenate(rows).astype(np.int32),
+    )
+
+
+def box_questions(found: Detections, *, limit: int = 3) -> tuple[Question, ...]:
+    """What an operator is asked of a detector: its surest boxes.
+
+    Args:
+        found: Of ``decode_anchors``, surest first.
+        limit: At most so many.
+
+    Returns:
+        Surest first; a question's cells are the anchors of its box, ``(anchor, 0)``, the reported one first.
+    """
+    asked = []
+    for n in range(min(limit, len(found))):
+        left, top, right, bottom = (float(edge) for edge in found.boxes[n])
+        anchors = found.cells[found.cells[:, 0] == n, 1]
+        cells = tuple((int(anchor), 0) for anchor in anchors)
+        asked.append(Question(int(found.classes[n]), float(found.confidence[n]), (left, top, right, bottom), cells))
+    return tuple(asked)
+
+
 def _check(confidence: Floats, thresholds: Floats) -> None:
     check_shape("confidence", confidence, (None, None, None), as_text="(K, h, w), one map a class")
-    if thresholds.shape != confidence.shape[:1]:
-        raise ShapeError(
-            f"thresholds is {thresholds.shape} for {len(confidence)} classes; give ({len(confidence)},), one a class"
-        )
+    _check_classes(thresholds, len(confidence))
+
+
+def _check_classes(thresholds: Floats, classes: int) -> None:
+    if thresholds.shape != (classes,):
+        raise ShapeError(f"thresholds is {thresholds.shape} for {classes} classes; give ({classes},), one a class")
 
 
 def _box_of_cells(cells: Array, cell_px: int) -> list[float]:

@@ -57,6 +57,12 @@ class Geometry:
     frame_width: int
     frame_height: int
 
+    def boxes_to_input(self, boxes: Floats) -> Floats:
+        """``(D, 4)`` boxes on the frame to boxes on the network's input."""
+        shift = np.array([self.left, self.top, self.left, self.top], np.float32)
+        scale = np.array([self.scale_x, self.scale_y, self.scale_x, self.scale_y], np.float32)
+        return np.asarray(boxes * scale + shift, np.float32)
+
     def boxes_to_frame(self, boxes: Floats) -> Floats:
         """``(D, 4)`` boxes on the input to boxes on the frame, cut at its borders."""
         shift = np.array([self.left, self.top, self.left, self.top], np.float32)
