@@ -304,5 +304,6 @@ def digest_of(checkpoint: Checkpoint) -> str:
     """sha256 over weights and statistics, to tell whether two trainings came out the same."""
     pieces = [name.encode() + tensor.numpy().tobytes() for name, tensor in checkpoint.network.state_dict().items()]
     for line, state in checkpoint.lines.items():
-        pieces += [f"{line}/{name}".encode() + tensor.numpy().tobytes() for name, tensor in state.statistics.items()]
+        own = sorted(state.statistics.items())
+        pieces += [f"{line}/{name}".encode() + tensor.numpy().tobytes() for name, tensor in own]
     return sha256_hex(b"".join(pieces))

@@ -56,6 +56,7 @@ def fit(
     weight_decay: float,
     averaging: float,
     chance: np.random.Generator,
+    rates: Mapping[str, float] | None = None,
     resume: Path | None = None,
     told: str = "",
     progress: Callable[[int, int, Mapping[str, float]], None] = lambda step, steps, terms: None,
@@ -70,6 +71,7 @@ def fit(
         weight_decay: Of AdamW.
         averaging: Of the network's weights, exponential; 0 keeps the last ones.
         chance: All randomness of the batches; its state is kept for resuming.
+        rates: Highest rate of a module by name, where it is not ``rate``.
         resume: File to keep the state in; deleted at the end.  One that is there is gone on from.
         told: What is trained on what: a state that was kept for something else is not gone on from.
         progress: Called after each step.
@@ -81,8 +83,11 @@ def fit(
         NotFinite: A term became NaN or infinite; names the step and the term.
         FormatError: The state to go on from is damaged.
     """
-    parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=weight_decay)
+    highest = {name: (rates or {}).get(name, rate) for name in modules}
+    groups = [(name, [p for p in module.parameters() if p.requires_grad]) for name, module in modules.items()]
+    groups = [(name, parameters) for name, parameters in groups if parameters]
+    given = [{"params": parameters} for _, parameters in groups]
+    optimiser = torch.optim.AdamW(given, lr=rate, weight_decay=weight_decay)
     network = modules["network"]
     average = {name: p.detach().clone() for name, p in network.named_parameters() if p.requires_grad}
     history: list[dict[str, float]] = []
@@ -92,8 +97,8 @@ def fit(
     for module in modules.values():
         module.train()
     for step in range(start, iterations):
-        for group in optimiser.param_groups:
-            group["lr"] = one_cycle(step, iterations, rate=rate)
+        for group, (name, _) in zip(optimiser.param_groups, groups, strict=True):
+            group["lr"] = one_cycle(step, iterations, rate=highest[name])
         terms = losses(step / iterations)
         values = {name: float(term.detach()) for name, term in terms.items()}
         for name, value in values.items():

@@ -157,7 +157,7 @@ def test_a_named_method_is_taken_with_the_rules_opinion_beside_it(
     assert found.chosen is found.methods["adabn"]
     assert found.decision.method == "adabn" and found.decision.advised in {"source", "adabn"}
     assert found.decision.why.startswith("adabn as asked; the rules would take ")
-    with pytest.raises(ConfigError, match="there is no method named 'magic'; give one of source, adabn, dann"):
+    with pytest.raises(ConfigError, match="there is no method named 'magic'; give one of source, adabn, mmd, "):
         adapt(source, dataset, lines, SMALL, methods=["magic"])
     with pytest.raises(ConfigError, match="no method is named; give one or more of source"):
         adapt(source, dataset, lines, SMALL, methods=[])

@@ -1,4 +1,4 @@
-"""Domain-adversarial training (DANN) with a domain classifier a cell."""
+"""The adversaries: DANN's domain segmenter behind a reversed gradient, ADDA's discriminator with inverted labels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["DomainSegmenter", "adversarial_loss", "ganin_weight", "reverse_gradient"]
+__all__ = [
+    "Discriminator",
+    "DomainSegmenter",
+    "adversarial_loss",
+    "discriminator_loss",
+    "ganin_weight",
+    "mapping_loss",
+    "reverse_gradient",
+]
 
 
 class _Reversal(torch.autograd.Function):
@@ -83,3 +91,58 @@ def ganin_weight(progress: float, *, most: float = 0.1) -> float:
         Ganin et al., JMLR 2016, section 5.2.2.
     """
     return most * (2 / (1 + math.exp(-10 * progress)) - 1)
+
+
+class Discriminator(nn.Sequential):
+    """Is it of the original line?  ``(N, C, h, w)`` features to ``(N, 1, h, w)`` logits, C - 128 - 128 - 1.
+
+    Leaky ReLU (0.2) between 1 x 1 convolutions, so a pooled vector ``(N, C, 1, 1)`` is one place.  There is
+    no batch normalisation: it would tell a batch of one line from the batch of the other by itself.
+    """
+
+    def __init__(self, channels: int, *, hidden: int = 128) -> None:
+        super().__init__(
+            nn.Conv2d(channels, hidden, 1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(hidden, hidden, 1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(hidden, 1, 1),
+        )
+
+
+def discriminator_loss(discriminator: nn.Module, here: Tensor, there: Tensor) -> Tensor:
+    """``L_D = -E_s log D(M_s(x_s)) - E_t log(1 - D(M_t(x_t)))``: the original line is 1, the new one 0.
+
+    Args:
+        discriminator: ``(N, C, h, w)`` to ``(N, 1, h, w)`` logits; it alone learns from this.
+        here: ``M_s(x_s)``, features of the original line.
+        there: ``M_t(x_t)``, of the new line; no gradient goes back into either.
+
+    Returns:
+        A scalar.
+
+    Reference:
+        Tzeng et al., Adversarial discriminative domain adaptation, CVPR 2017, eq. 7.
+    """
+    original, new = discriminator(here.detach()), discriminator(there.detach())
+    of_original = F.binary_cross_entropy_with_logits(original, torch.ones_like(original))
+    of_new = F.binary_cross_entropy_with_logits(new, torch.zeros_like(new))
+    return of_original + of_new
+
+
+def mapping_loss(discriminator: nn.Module, there: Tensor) -> Tensor:
+    """``L_M = -E_t log D(M_t(x_t))``: inverted labels, not the minimax loss, whose gradient dies.
+
+    Args:
+        discriminator: As above; it does not learn from this.
+        there: ``M_t(x_t)``, the new line's features, into whose encoder the gradient goes.
+
+    Returns:
+        A scalar.
+
+    Reference:
+        Tzeng et al., CVPR 2017, eq. 8.
+    """
+    still = {name: parameter.detach() for name, parameter in discriminator.named_parameters()}
+    logits: Tensor = torch.func.functional_call(discriminator, still, (there,))
+    return F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))

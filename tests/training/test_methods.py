@@ -1,0 +1,134 @@
+"""Every adaptation method on a tiny drawn set: what it changes, and what it leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from edge_sdk.errors import FormatError
+from edge_sdk.quality.datasets import Dataset, Lines, lines_of, load_dataset
+from export.exporting import export_checkpoint
+from tests.training.drawn import SMALL, write_set
+from training.adapt import adapt
+from training.checkpoint import Checkpoint, digest_of, load_checkpoint, save_checkpoint
+from training.data.views import Views, normalised, views_of
+from training.lines import predicted
+from training.methods import METHODS, Adapted, Task
+from training.statistics import load_statistics, statistics_of, with_statistics
+from training.train import train
+
+BRIEF = SMALL.model_copy(update={"iterations": 12})
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return load_dataset(write_set(tmp_path_factory.mktemp("drawn") / "plates"))
+
+
+@pytest.fixture(scope="module")
+def lines(dataset: Dataset) -> Lines:
+    return lines_of(dataset, gap="lamp", seed=1)
+
+
+@pytest.fixture(scope="module")
+def source(dataset: Dataset, lines: Lines) -> Checkpoint:
+    torch.set_num_threads(1)
+    return train(dataset, lines, BRIEF)
+
+
+def seen(source: Checkpoint, lines: Lines) -> tuple[Views, Views]:
+    spec, grid = source.preprocess, source.grid
+    old = views_of(lines.original, lines.original.train, spec, grid=grid, labelled=True)
+    return old, views_of(lines.new[0], lines.new[0].train, spec, grid=grid, labelled=False)
+
+
+def run(method: str, source: Checkpoint, lines: Lines) -> Adapted:
+    old, new = seen(source, lines)
+    return METHODS[method](Task(source, lines.original, old, new, BRIEF))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_leaves_its_source_and_is_repeatable(method: str, source: Checkpoint, lines: Lines) -> None:
+    before = digest_of(source)
+    one, again = run(method, source, lines), run(method, source, lines)
+    assert digest_of(source) == before
+    own = one.network.state_dict()
+    assert all(torch.equal(tensor, again.network.state_dict()[name]) for name, tensor in own.items())
+    assert all(torch.equal(tensor, again.statistics[name]) for name, tensor in one.statistics.items())
+    assert all(np.isfinite(list(terms.values())).all() for terms in one.history)
+    assert len(one.history) == (0 if method in ("source", "adabn") else BRIEF.iterations // 2)
+
+
+@pytest.mark.parametrize(("method", "term"), [("mmd", "discrepancy"), ("coral", "correlation"), ("dann", "domain")])
+def test_joint_training_changes_the_shared_weights(
+    method: str, term: str, source: Checkpoint, lines: Lines
+) -> None:
+    found = run(method, source, lines)
+    assert set(found.history[0]) == {"supervised", term}
+    assert not torch.equal(found.network.head.weight, source.network.head.weight)
+    assert set(found.statistics) == set(statistics_of(source.network))
+    assert found.original.method == method
+
+
+def test_adda_gives_the_new_line_an_encoder_and_leaves_the_original_its_own(
+    source: Checkpoint, lines: Lines
+) -> None:
+    found = run("adda", source, lines)
+    assert set(found.history[0]) == {"discriminator", "mapping"}
+    assert found.network is source.network
+    assert found.original is source.line("original")
+    weights = source.network.state_dict()
+    assert not any(name.startswith("head.") for name in found.statistics)
+    trained = [name for name in found.statistics if name.endswith("conv1.weight")]
+    assert trained and all(not torch.equal(found.statistics[name], weights[name]) for name in trained)
+
+
+@pytest.mark.slow
+def test_an_encoder_of_its_own_survives_the_disk_and_is_exported(
+    source: Checkpoint, dataset: Dataset, lines: Lines, tmp_path: Path
+) -> None:
+    adapted = adapt(source, dataset, lines, BRIEF, methods=["adda"]).chosen
+    save_checkpoint(adapted, tmp_path / "adda")
+    again = load_checkpoint(tmp_path / "adda")
+    assert digest_of(again) == digest_of(adapted)
+    _, new = seen(source, lines)
+    logits = {
+        name: predicted(again.network, again.line(name).statistics, new.images[:2], again.preprocess)[0]
+        for name in ("original", "new")
+    }
+    kept, _ = predicted(source.network, source.line("original").statistics, new.images[:2], source.preprocess)
+    assert np.array_equal(logits["original"], kept)
+    assert not np.allclose(logits["new"], kept, atol=1e-3)
+    for name, wanted in logits.items():
+        export_checkpoint(tmp_path / "adda", line=name, out=tmp_path / name)
+        session = onnxruntime.InferenceSession(tmp_path / name / "model.onnx")
+        frame = normalised(new.images[:2], again.preprocess).numpy()
+        cells = session.run(["cells"], {"frame": frame})[0]
+        assert np.abs(cells - wanted).max() < 1e-3
+
+
+def test_what_belongs_to_another_network_is_told(source: Checkpoint, tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match="the line overrides trunk.none, which the network does not have"):
+        load_statistics(source.network, {"trunk.none": torch.zeros(1)})
+    weight = source.network.head.weight
+    with pytest.raises(FormatError, match=r"the line's head.weight is \(1,\), but the network's is \(1, 32, 1, 1\)"):
+        load_statistics(source.network, {"head.weight": torch.zeros(1)})
+    before = weight.detach().clone()
+    with with_statistics(source.network, {"head.weight": torch.zeros_like(weight)}):
+        assert not source.network.head.weight.any()
+    assert torch.equal(source.network.head.weight, before)
+
+
+def test_a_line_of_other_shapes_is_not_loaded(source: Checkpoint, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    save_checkpoint(source, tmp_path / "one")
+    path = tmp_path / "one" / "lines" / "original.safetensors"
+    tensors = load_file(path)
+    save_file({**tensors, "head.weight": torch.zeros(2)}, path)
+    with pytest.raises(FormatError, match=r"line original has head.weight as \(2,\), but the network's is"):
+        load_checkpoint(tmp_path / "one")
