@@ -170,33 +170,7 @@ def _halves(views: Views, *, seed: int) -> tuple[Views, Views]:
     order = np.random.default_rng([seed, 2]).permutation(len(units))
     chosen = {units[n] for n in order[: (len(units) + 1) // 2]}
     mine = np.array([unit in chosen for unit in of])
-    return _taken(views, mine), _taken(views, ~mine)
-
-
-def _taken(views: Views, which: np.ndarray) -> Views:
-    return Views(
-        images=views.images[which],
-        truth=views.truth[which],
-        known=views.known[which],
-        maximum=views.maximum[which],
-        valid=views.valid[which],
-        defective=views.defective[which],
-        units=tuple(unit for unit, keep in zip(views.units, which, strict=True) if keep),
-        names=tuple(name for name, keep in zip(views.names, which, strict=True) if keep),
-    )
-
-
-def _joined(one: Views, other: Views) -> Views:
-    return Views(
-        images=np.concatenate([one.images, other.images]),
-        truth=np.concatenate([one.truth, other.truth]),
-        known=np.concatenate([one.known, other.known]),
-        maximum=np.concatenate([one.maximum, other.maximum]),
-        valid=np.concatenate([one.valid, other.valid]),
-        defective=np.concatenate([one.defective, other.defective]),
-        units=one.units + other.units,
-        names=one.names + other.names,
-    )
+    return views.taken(mine), views.taken(~mine)
 
 
 def _scores(network: CellNetwork, statistics: Statistics, views: Views, checkpoint: Checkpoint) -> Scores:

@@ -43,6 +43,33 @@ class Views:
     def __len__(self) -> int:
         return len(self.images)
 
+    def taken(self, which: Array) -> Views:
+        """Some of the pictures, by mask or by number."""
+        chosen = np.arange(len(self))[which]
+        return Views(
+            images=self.images[chosen],
+            truth=self.truth[chosen],
+            known=self.known[chosen],
+            maximum=self.maximum[chosen],
+            valid=self.valid[chosen],
+            defective=self.defective[chosen],
+            units=tuple(self.units[n] for n in chosen),
+            names=tuple(self.names[n] for n in chosen),
+        )
+
+    def joined(self, other: Views) -> Views:
+        """These pictures, then the other's."""
+        return Views(
+            images=np.concatenate([self.images, other.images]),
+            truth=np.concatenate([self.truth, other.truth]),
+            known=np.concatenate([self.known, other.known]),
+            maximum=np.concatenate([self.maximum, other.maximum]),
+            valid=np.concatenate([self.valid, other.valid]),
+            defective=np.concatenate([self.defective, other.defective]),
+            units=self.units + other.units,
+            names=self.names + other.names,
+        )
+
 
 def line_image(line: Line, sample: Sample) -> Image:
     """A sample's picture as this line shows it: read, and behind the line's gap."""
