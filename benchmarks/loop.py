@@ -8,33 +8,23 @@ strength, the recipe and the seeds were fixed beforehand; the recipe was tuned o
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 import numpy as np
 
 from benchmarks import machine
 from benchmarks.results import Chart, Result, Steps
-from edge_sdk.arrays import Array
-from edge_sdk.documents import sha256_hex
 from edge_sdk.quality.datasets import Dataset, load_dataset
 from edge_sdk.quality.measures import paired_t_interval
-from edge_sdk.records import Answer, ItemHeader
-from edge_sdk.vision.decode import questions
-from edge_sdk.vision.preprocess import geometry
 
 if TYPE_CHECKING:
     from training.checkpoint import Checkpoint
-    from training.data.views import Views
     from training.recipe import Recipe
-    from training.truth import Strategy
 
-__all__ = ["CONFIRM_FROM", "MINUTES", "NEEDS", "SEEDS", "SUITE", "TITLE", "differences", "loop_of", "mentored", "run"]
+__all__ = ["MINUTES", "NEEDS", "SEEDS", "SUITE", "TITLE", "differences", "loop_of", "run"]
 
 TITLE = "The loop on hazelnuts: drop, adaptation, mentoring"
 SUITE = "loop"
@@ -47,11 +37,7 @@ SEEDS = tuple(range(10, 20))
 TUNED_ON = tuple(range(100, 108))
 SEEN = tuple(range(10))
 """Run once before the shipped strategy was settled, so not reported."""
-CONFIRM_FROM = 0.25
-"""Share of a question's cells that are defective from which the operator confirms; none: infirms; else unsure."""
-CONTROL_SHARE = 0.1
-"""Of the pictures that the model passes; the operator answers for the whole picture."""
-STRATEGIES: tuple[Strategy, ...] = ("masked", "masked+omnia", "unmasked")
+STRATEGIES = ("masked", "masked+omnia", "unmasked")
 ROWS = {
     "source_only": "source only",
     "source_only_plain": "source only, no jitter",
@@ -70,6 +56,7 @@ def run(*, quick: bool, progress: Steps) -> Result:
     import cv2
     import torch
 
+    from training.mentors import CONFIRM_FROM, CONTROL_SHARE
     from training.recipe import Recipe
 
     torch.set_num_threads(1)
@@ -116,6 +103,7 @@ def loop_of(dataset: Dataset, recipe: Recipe, *, gap: str | None) -> dict[str, A
     from edge_sdk.quality.datasets import lines_of
     from training.adapt import adapt
     from training.evaluate import evaluate
+    from training.mentors import mentored
     from training.retrain import retrain
     from training.train import train
 
@@ -159,71 +147,6 @@ def loop_of(dataset: Dataset, recipe: Recipe, *, gap: str | None) -> dict[str, A
         "decision": adaptation.decision.document(),
         "seconds": seconds,
     }
-
-
-def mentored(
-    checkpoint: Checkpoint, line: Any, strategy: Strategy, *, seed: int, name: str = "new"
-) -> tuple[Views, dict[str, int]]:
-    """Ask a simulated operator about a line's mentor pictures, and read the answers as retraining does.
-
-    Args:
-        checkpoint: The model that asks, with the line ``name``.
-        line: Whose part ``mentor`` is streamed; its truth is the operator's eye.
-        strategy: What is known besides the answers.
-        seed: Of the control sample.
-        name: Of the line.
-
-    Returns:
-        The pictures that an answer says something about, and how many answers of each kind were given.
-    """
-    from dataclasses import replace
-
-    from training.data.views import views_of
-    from training.lines import confidence, predicted
-    from training.truth import truth_and_mentored
-
-    spec, grid, state = checkpoint.preprocess, checkpoint.grid, checkpoint.line(name)
-    views = views_of(line, line.mentor, spec, grid=grid, labelled=True)
-    logits, _ = predicted(checkpoint.network, state.statistics, views.images, spec)
-    maps = confidence(logits, state)
-    place = geometry(spec, spec.height, spec.width)
-    chance = np.random.default_rng([seed, 4])
-    counts: Counter[str] = Counter({"confirm": 0, "infirm": 0, "unsure": 0})
-    truth, known, maximum = np.zeros_like(views.truth), np.zeros_like(views.known), np.zeros_like(views.maximum)
-    kept = []
-    for n in range(len(views)):
-        drawn = chance.random() < CONTROL_SHARE
-        below = state.thresholds.pass_below
-        asked = questions(maps[n], below, place=place, cell_px=checkpoint.cell_px, valid=views.valid[n])
-        answers: list[tuple[int | None, str]] = [
-            (k, _said(views.truth[n, one.class_id], one.cells)) for k, one in enumerate(asked)
-        ]
-        if not views.known[n].any():
-            # without a mask only the whole picture can be told
-            answers = [(None, "confirm")] if asked or drawn else []
-        elif not asked and drawn:
-            answers = [(None, "confirm" if views.defective[n] else "infirm")]
-        counts.update(word for _, word in answers)
-        told = [_answer(n, number, word) for number, word in answers]
-        if any(word != "unsure" for _, word in answers):
-            header = _header(n, [(checkpoint.classes[one.class_id], one.confidence, one.cells) for one in asked])
-            truth[n], known[n], maximum[n] = truth_and_mentored(
-                header, told, classes=checkpoint.classes, grid=grid, strategy=strategy, baseline=maps[n]
-            )
-            kept.append(n)
-    chosen = np.array(kept, int)
-    taught = replace(
-        views,
-        images=views.images[chosen],
-        truth=truth[chosen],
-        known=known[chosen],
-        maximum=maximum[chosen],
-        valid=views.valid[chosen],
-        defective=truth[chosen].any(axis=(1, 2, 3)) | maximum[chosen].any(axis=1),
-        units=tuple(views.units[n] for n in kept),
-        names=tuple(views.names[n] for n in kept),
-    )
-    return taught, dict(counts)
 
 
 def differences(found: Sequence[Mapping[str, Any]]) -> list[dict[str, object]]:
@@ -275,51 +198,3 @@ def _each(seeds: Sequence[int], found: Sequence[Mapping[str, Any]]) -> list[dict
 
 def _ap(one: Mapping[str, Any], name: str, line: str) -> float:
     return float(one["figures"][name][line]["ap"])
-
-
-def _said(truth: Array, cells: Sequence[tuple[int, int]]) -> str:
-    share = float(np.mean([truth[row, column] for row, column in cells]))
-    return "confirm" if share >= CONFIRM_FROM else "infirm" if share == 0 else "unsure"
-
-
-MOMENT = datetime(2026, 1, 1, tzinfo=timezone.utc)
-
-
-def _answer(item: int, question: int | None, word: str) -> Answer:
-    name = f"{item}/{question}"
-    return Answer.model_validate(
-        {
-            "id": UUID(sha256_hex(name.encode())[:32]),
-            "item": sha256_hex(str(item).encode()),
-            "question": question,
-            "answer": word,
-            "operator": "simulated",
-            "answered_at": MOMENT,
-            "after_ms": 0,
-        }
-    )
-
-
-def _header(item: int, asked: Sequence[tuple[str, float, Sequence[tuple[int, int]]]]) -> ItemHeader:
-    entries = [
-        {"class": name, "confidence": sure, "box": [0, 0, 1, 1], "cells": [list(cell) for cell in cells]}
-        for name, sure, cells in asked
-    ]
-    return ItemHeader.model_validate(
-        {
-            "station": "simulated",
-            "camera": "simulated",
-            "boot_id": "simulated",
-            "seq": item,
-            "captured_at": MOMENT,
-            "model": "0" * 64,
-            "reason": "uncertain" if asked else "control",
-            "stratum": "questions" if asked else "control",
-            "value": 0.5,
-            "inclusion_probability": 1.0 if asked else CONTROL_SHARE,
-            "verdict": "uncertain" if asked else "passed",
-            "thresholds": {},
-            "questions": entries,
-            "parts": [],
-        }
-    )

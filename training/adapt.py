@@ -89,7 +89,7 @@ def adapt(
     first, held = _halves(new, seed=recipe.seed)
     original = views_of(lines.original, lines.original.train, spec, grid=grid, labelled=True)
     validation = views_of(lines.original, lines.original.validate, spec, grid=grid, labelled=True)
-    reference = validation if len(validation) >= ENOUGH else _joined(validation, original)
+    reference = validation if len(validation) >= ENOUGH else validation.joined(original)
 
     found: dict[str, Adapted] = {}
     facts = {}

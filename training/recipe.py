@@ -25,6 +25,8 @@ class Recipe(Document):
     ``auto`` takes the latter where its weights are there."""
     width: float = Field(0.25, gt=0, le=2)
     """Of the slim ResNet-18, times the paper's channels."""
+    stages: int = Field(3, ge=2, le=4)
+    """Of the slim ResNet-18: a cell has 8, 16 or 32 pixels of the network's input."""
     side_px: int = Field(160, ge=32, le=2048, multiple_of=16)
     """The network's input has about ``side_px`` squared pixels, in the pictures' own ratio."""
     iterations: int = Field(250, ge=1)

@@ -179,7 +179,7 @@ def _trunk(recipe: Recipe, *, classes: int) -> tuple[dict[str, Any], Path | None
         )
     if found is not None:
         return {"trunk": "mobilenetv2", "classes": classes, "frozen": True}, found
-    return {"trunk": "resnet18", "classes": classes, "width": recipe.width, "stages": 3}, None
+    return {"trunk": "resnet18", "classes": classes, "width": recipe.width, "stages": recipe.stages}, None
 
 
 def _load_trunk(network: CellNetwork, path: Path) -> None:

@@ -7,21 +7,15 @@ strategy, so that a strategy is data and not a class.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
 from edge_sdk.arrays import Array, Floats
-from edge_sdk.errors import DatasetError, RangeError
+from edge_sdk.errors import ConfigError, DatasetError, RangeError
 from edge_sdk.records import Answer, ItemHeader
+from training.strategies import Strategy, strategy_named
 
-__all__ = ["EPSILON", "STRATEGIES", "Strategy", "standing_answers", "truth_and_mentored"]
-
-Strategy = Literal["masked", "masked+omnia", "unmasked"]
-STRATEGIES: tuple[Strategy, ...] = ("masked", "masked+omnia", "unmasked")
-
-EPSILON = 0.01
-"""Confidence below which the baseline's word is taken that a cell is healthy (OMNIA-like, section 3.4.2)."""
+__all__ = ["standing_answers", "truth_and_mentored"]
 
 
 def standing_answers(answers: Sequence[Answer]) -> tuple[Answer, ...]:
@@ -43,9 +37,9 @@ def truth_and_mentored(
     *,
     classes: Sequence[str],
     grid: tuple[int, int],
-    strategy: Strategy = "masked",
+    strategy: str | Strategy = "masked",
     baseline: Array | None = None,
-    epsilon: float = EPSILON,
+    epsilon: float | None = None,
 ) -> tuple[Floats, Floats, Floats]:
     """Truth, mentored areas and known maxima of one picture.
 
@@ -55,27 +49,36 @@ def truth_and_mentored(
     - *infirm* of the whole picture: every cell is healthy, for all classes.
     - *confirm* of the whole picture: only the picture's maximum is known.
 
-    With ``masked+omnia`` the cells that the baseline gives less than ``epsilon`` join M as healthy;
-    they never override an answer.  With ``unmasked``, a control, everything unanswered is healthy.
+    With OMNIA-like knowledge the cells that the baseline gives less than ``epsilon`` join M as healthy, with
+    healthy knowledge all cells of a picture that the line flagged healthy (the record's reason); neither
+    overrides an answer.  With ``unmasked``, a control, everything unanswered is healthy.
 
     Args:
         header: Of the item that was asked about.
         answers: All on this item; withdrawn and unsure ones are passed over.
         classes: Of the model that is trained, K names.
         grid: ``(h, w)`` cells.
-        strategy: What else is taken as known.
-        baseline: ``(K, h, w)`` confidence of the model that asked; needed for ``masked+omnia``.
-        epsilon: In (0, 1).
+        strategy: Name or data of a strategy that asks; its ``known`` and ``epsilon`` count here.
+        baseline: ``(K, h, w)`` tempered confidence of the model that asked; needed for OMNIA-like knowledge.
+        epsilon: In (0, 1); without it the strategy's.
 
     Returns:
         ``truth`` and ``mentored``, each ``(K, h, w)`` float32 in {0, 1}, and ``maximum``, ``(K,)``: 1
         where a defect is known to be somewhere, for a picture confirmed as a whole.
 
     Raises:
-        DatasetError: Two answers contradict each other, or one names a question, a cell or a class
-            that there is not.
+        DatasetError: Two answers contradict each other or the healthy flag, or one names a question, a cell
+            or a class that there is not.
         RangeError: ``epsilon`` lies outside (0, 1).
+        ConfigError: There is no such strategy, or it takes no answers.
+
+    Reference:
+        Mentoring paper (Cordier, Das, Gutierrez, QCAV 2021), sections 3.3, 3.4.2 and 3.4.3.
     """
+    called, way = strategy_named(strategy)
+    if not way.asks:
+        raise ConfigError(f"strategy {called} takes no answers; retrain with it without any")
+    epsilon = way.epsilon if epsilon is None else epsilon
     if not 0 < epsilon < 1:
         raise RangeError(f"epsilon is {epsilon:g}; give a confidence above 0 and below 1")
     shape = (len(classes), *grid)
@@ -120,13 +123,20 @@ def truth_and_mentored(
         named = [answer.class_name] if answer.class_name is not None else list(classes if len(classes) == 1 else ())
         for name in named:
             maximum[_class_id(name, classes, header)] = 1
-    if strategy == "masked+omnia":
+    if way.omnia:
         if baseline is None:
             raise DatasetError(
-                f"item {_name_of(header)} has no confidence map; the strategy masked+omnia needs one, choose masked"
+                f"item {_name_of(header)} has no confidence map; the strategy {called} needs one, choose masked"
             )
         mentored[(np.asarray(baseline, np.float32) < epsilon) & (mentored == 0)] = 1
-    elif strategy == "unmasked":
+    if way.healthy and header.reason == "healthy":
+        if truth.any() or confirmed_whole:
+            raise DatasetError(
+                f"item {_name_of(header)} is flagged healthy by its line and answered defective; withdraw the answer, "
+                f"or choose a strategy without healthy knowledge instead of {called}"
+            )
+        mentored[:] = 1
+    if way.known == "unmasked":
         mentored[:] = 1
     return truth, mentored, maximum
 
