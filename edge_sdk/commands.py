@@ -30,7 +30,9 @@ def run(asked: argparse.Namespace) -> int:
 
     config = load_station(asked.station)
     with suppress(OSError, ValueError):
-        # systemd's watchdog sends SIGQUIT: say where every thread stands, then end as usual
+        # systemd's watchdog sends SIGQUIT: say where every thread stands, then end, even where a shell that
+        # started this in the background had the signal ignored
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
         faulthandler.register(signal.SIGQUIT, file=sys.stderr, all_threads=True, chain=True)
     with _written(asked.inspections, append=True) as lines, Station.open(config) as station:
         logs.set_up(stream=sys.stderr, debug=asked.debug, file=config.state / "station.log")

@@ -119,8 +119,15 @@ def test_a_signal_ends_a_run_in_order_and_the_ledger_adds_up(
     assert station.status["station"]["frames_in"] == counts["frames_in"]
 
 
-def test_the_watchdogs_signal_says_where_every_thread_stands(run: Callable[..., Running]) -> None:
-    station = run()
+@pytest.mark.parametrize("inherited", [signal.SIG_DFL, signal.SIG_IGN])
+def test_the_watchdogs_signal_says_where_every_thread_stands(
+    run: Callable[..., Running], inherited: signal.Handlers
+) -> None:
+    before = signal.signal(signal.SIGQUIT, inherited)  # a script's background job inherits it ignored
+    try:
+        station = run()
+    finally:
+        signal.signal(signal.SIGQUIT, before)
     station.judging()
     station.process.send_signal(signal.SIGQUIT)
     _, err = station.process.communicate(timeout=60)
