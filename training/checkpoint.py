@@ -59,6 +59,7 @@ class Checkpoint:
     """A network with the lines it knows."""
 
     network: CellNetwork
+    """By habit; of another factory whatever that makes, see ``training.detector.detector_of``."""
     arguments: Mapping[str, Any]
     """Of the factory."""
     preprocess: PreprocessSpec
@@ -68,6 +69,8 @@ class Checkpoint:
     recipe: Mapping[str, Any]
     data: Mapping[str, Any]
     figures: Mapping[str, Any] = field(default_factory=dict)
+    factory: str = FACTORY
+    """What makes the network, as dotted path."""
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -122,7 +125,7 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
         part / "checkpoint.json",
         {
             "schema": SCHEMA,
-            "factory": FACTORY,
+            "factory": checkpoint.factory,
             "arguments": dict(checkpoint.arguments),
             "recipe": dict(checkpoint.recipe),
             "preprocess": _plain(checkpoint.preprocess),
@@ -186,6 +189,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         recipe=said.get("recipe", {}),
         data=said.get("data", {}),
         figures=said.get("figures", {}),
+        factory=str(said["factory"]),
     )
 
 

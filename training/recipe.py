@@ -38,6 +38,8 @@ class Recipe(Document):
     """Of the weights, exponential, each step; 0: the last weights count."""
     jitter: bool = True
     """Ordinary photometric jitter: brightness, contrast, saturation, hue."""
+    head: Literal["cells", "anchors"] = "cells"
+    """``anchors`` trains a detector on the boxes of ``boxes.csv``; ``cells`` a map from masks."""
     masks: Literal["optional", "required"] = "optional"
     seed: int = Field(0, ge=0)
 

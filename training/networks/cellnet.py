@@ -17,7 +17,7 @@ from edge_sdk.errors import ConfigError
 from training.networks.mobilenet import MobileNetV2
 from training.networks.resnet import ResNet18
 
-__all__ = ["CellNetwork", "Outputs", "batch_norms", "cell_network"]
+__all__ = ["CellNetwork", "Outputs", "batch_norms", "cell_network", "trunk_of"]
 
 PRIOR = 0.03
 """Share of defective cells that the head starts from, so that the first steps do not chase the healthy many."""
@@ -93,13 +93,21 @@ def cell_network(
     Raises:
         ConfigError: There is no such trunk.
     """
-    if trunk == "resnet18":
-        resnet = ResNet18(width=width, stages=stages or 3)
-        return CellNetwork(resnet, channels=resnet.channels, classes=classes, frozen=frozen)
-    if trunk == "mobilenetv2":
-        mobile = MobileNetV2(stages=stages or 5)
-        return CellNetwork(mobile, channels=mobile.channels, classes=classes, frozen=frozen)
-    raise ConfigError(f"there is no trunk named {trunk!r}; give resnet18 or mobilenetv2")
+    below = trunk_of(trunk, width=width, stages=stages)
+    return CellNetwork(below, channels=below.channels, classes=classes, frozen=frozen)
+
+
+def trunk_of(name: str, *, width: float, stages: int | None) -> ResNet18 | MobileNetV2:
+    """A trunk by its name; without ``stages`` those up to stride 16.
+
+    Raises:
+        ConfigError: There is no such trunk.
+    """
+    if name == "resnet18":
+        return ResNet18(width=width, stages=stages or 3)
+    if name == "mobilenetv2":
+        return MobileNetV2(stages=stages or 5)
+    raise ConfigError(f"there is no trunk named {name!r}; give resnet18 or mobilenetv2")
 
 
 def batch_norms(network: nn.Module) -> Iterator[tuple[str, nn.BatchNorm2d]]:
