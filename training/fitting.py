@@ -1,7 +1,7 @@
 """The one training loop: fixed iterations, one cycle of the rate, averaged weights, resumable.
 
 ``train``, ``adapt`` and ``retrain`` differ in their loss alone, which they bring as a function of the
-step's progress.
+step's progress.  The loop runs on the team's device, and with the team's other processes under ``torchrun``.
 """
 
 from __future__ import annotations
@@ -9,24 +9,30 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from edge_sdk.documents import write_atomic
 from edge_sdk.errors import EdgeError, FormatError
+from training.team import Team, dealt, team
 
-__all__ = ["NotFinite", "Terms", "fit", "one_cycle"]
+__all__ = ["GRADIENT", "NotFinite", "Terms", "backbone", "fit", "loss_of", "one_cycle"]
 
 Terms = Mapping[str, Tensor]
 """The loss, term by term; their sum is minimised."""
 
 SAVE_EVERY = 25
 """Steps between two states kept for resuming."""
+MEASURE_EVERY = 25
+"""Steps between two measurements of each term's gradient: a backward pass a term, a few percent of the time."""
+GRADIENT = "grad_"
+"""Before a term's name in the history: the norm of its gradient on the backbone."""
 
 
 class NotFinite(EdgeError, ArithmeticError):
@@ -47,6 +53,18 @@ def one_cycle(step: int, steps: int, *, rate: float, warm: float = 0.3) -> float
     return rate * max(share, 1e-4)
 
 
+def loss_of(entry: Mapping[str, float]) -> float:
+    """The loss of a step in the history: the sum of its terms, without the gradients measured beside them."""
+    return sum(value for name, value in entry.items() if not name.startswith(GRADIENT))
+
+
+def backbone(network: nn.Module) -> list[nn.Parameter]:
+    """The trainable parameters below the network's ``head``; all of them where it has none."""
+    named = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
+    below = [p for name, p in named if not name.startswith("head.")]
+    return below or [p for _, p in named]
+
+
 def fit(
     modules: Mapping[str, nn.Module],
     losses: Callable[[float], Terms],
@@ -60,6 +78,7 @@ def fit(
     resume: Path | None = None,
     told: str = "",
     progress: Callable[[int, int, Mapping[str, float]], None] = lambda step, steps, terms: None,
+    measure_every: int = MEASURE_EVERY,
 ) -> list[dict[str, float]]:
     """Train modules in place.
 
@@ -75,37 +94,48 @@ def fit(
         resume: File to keep the state in; deleted at the end.  One that is there is gone on from.
         told: What is trained on what: a state that was kept for something else is not gone on from.
         progress: Called after each step.
+        measure_every: Steps between two measurements of the gradients, from the first step on; 0: none.
 
     Returns:
-        The terms of each step, and their gradients' size is left to the optimiser.
+        The terms of each step; where it was measured, beside each term ``grad_<term>``, the L2 norm of its
+        gradient on the network below its head.  A reversed gradient counts with its weight.
 
     Raises:
         NotFinite: A term became NaN or infinite; names the step and the term.
         FormatError: The state to go on from is damaged.
     """
+    together = team()
+    for module in modules.values():
+        module.to(together.device)
     highest = {name: (rates or {}).get(name, rate) for name in modules}
     groups = [(name, [p for p in module.parameters() if p.requires_grad]) for name, module in modules.items()]
     groups = [(name, parameters) for name, parameters in groups if parameters]
     given = [{"params": parameters} for _, parameters in groups]
     optimiser = torch.optim.AdamW(given, lr=rate, weight_decay=weight_decay)
     network = modules["network"]
+    below = backbone(network)
     average = {name: p.detach().clone() for name, p in network.named_parameters() if p.requires_grad}
     history: list[dict[str, float]] = []
     start = 0
-    if resume is not None and resume.exists():
-        start, history = _resumed(resume, modules, average, optimiser, chance, told)
+    kept = together.told(resume.read_bytes() if together.first and resume is not None and resume.exists() else None)
+    if kept is not None and resume is not None:
+        start, history = _resumed(kept, resume, modules, average, optimiser, chance, told)
     for module in modules.values():
         module.train()
     for step in range(start, iterations):
         for group, (name, _) in zip(optimiser.param_groups, groups, strict=True):
             group["lr"] = one_cycle(step, iterations, rate=highest[name])
-        terms = losses(step / iterations)
-        values = {name: float(term.detach()) for name, term in terms.items()}
-        for name, value in values.items():
-            if not math.isfinite(value):
-                raise NotFinite(f"the loss term {name} is {value} at step {step}; lower the rate ({rate:g})")
         optimiser.zero_grad(set_to_none=True)
-        sum(terms.values(), torch.zeros(())).backward()  # type: ignore[no-untyped-call]
+        with _on(together.device), dealt(modules.values(), together):
+            terms = losses(step / iterations)
+            values = {name: float(term.detach()) for name, term in terms.items()}
+            for name, value in values.items():
+                if not math.isfinite(value):
+                    raise NotFinite(f"the loss term {name} is {value} at step {step}; lower the rate ({rate:g})")
+            if measure_every and step % measure_every == 0:
+                values |= {GRADIENT + name: _norm(term, below, together) for name, term in terms.items()}
+            sum(terms.values(), torch.zeros(())).backward()  # type: ignore[no-untyped-call]
+        _average_gradients([p for _, own in groups for p in own], together)
         optimiser.step()
         with torch.no_grad():
             # early steps weigh less than the mean would say, or the average starts at the beginning
@@ -115,7 +145,7 @@ def fit(
                     average[name].lerp_(p, 1 - share)
         history.append(values)
         progress(step + 1, iterations, values)
-        if resume is not None and (step + 1) % SAVE_EVERY == 0 and step + 1 < iterations:
+        if resume is not None and together.first and (step + 1) % SAVE_EVERY == 0 and step + 1 < iterations:
             _keep(resume, modules, average, optimiser, chance, history, told)
     with torch.no_grad():
         for name, p in network.named_parameters():
@@ -123,9 +153,32 @@ def fit(
                 p.copy_(average[name])
     for module in modules.values():
         module.eval()
-    if resume is not None:
+        module.to("cpu")
+    if resume is not None and together.first:
         resume.unlink(missing_ok=True)
     return history
+
+
+def _on(device: torch.device) -> AbstractContextManager[object]:
+    """What a loss makes anew, it makes where the pictures are."""
+    return nullcontext() if device.type == "cpu" else device
+
+
+def _norm(term: Tensor, parameters: list[nn.Parameter], together: Team) -> float:
+    """L2 norm of a term's gradient on some parameters; 0 where it does not reach them."""
+    if not term.requires_grad:
+        return 0.0
+    found = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
+    reached = together.averaged(gradient for gradient in found if gradient is not None)
+    return float(torch.stack([gradient.square().sum() for gradient in reached]).sum().sqrt()) if reached else 0.0
+
+
+def _average_gradients(parameters: list[nn.Parameter], together: Team) -> None:
+    if together.size == 1:
+        return
+    reached = [p for p in parameters if p.grad is not None]
+    for p, gradient in zip(reached, together.averaged(p.grad for p in reached if p.grad is not None), strict=True):
+        p.grad = gradient
 
 
 def _keep(
@@ -144,11 +197,12 @@ def _keep(
         tensors |= {f"adam.{number}.{key}": tensor for key, tensor in state.items()}
     said = {"history": history, "chance": chance.bit_generator.state, "told": told}
     path.parent.mkdir(parents=True, exist_ok=True)
-    whole = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
+    whole = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
     write_atomic(path, save(whole, {"said": json.dumps(said)}))
 
 
 def _resumed(
+    kept: bytes,
     path: Path,
     modules: Mapping[str, nn.Module],
     average: dict[str, Tensor],
@@ -156,19 +210,19 @@ def _resumed(
     chance: np.random.Generator,
     told: str,
 ) -> tuple[int, list[dict[str, float]]]:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     try:
-        with safe_open(path, "pt") as file:
-            said: dict[str, Any] = json.loads(file.metadata()["said"])
+        length = int.from_bytes(kept[:8], "little")  # safetensors: its header is JSON after eight bytes of length
+        said: dict[str, Any] = json.loads(json.loads(kept[8 : 8 + length])["__metadata__"]["said"])
         if said["told"] != told:
             return 0, []
-        tensors = load_file(path)
+        tensors = load(kept)
         for name, module in modules.items():
             start = f"module.{name}."
             module.load_state_dict({k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)})
-        for name in average:
-            average[name] = tensors[f"average.{name}"].clone()
+        for name, mean in average.items():
+            mean.copy_(tensors[f"average.{name}"])
         state: dict[int, dict[str, Tensor]] = {}
         for key, tensor in tensors.items():
             if key.startswith("adam."):

@@ -17,7 +17,7 @@ from edge_sdk.vision.preprocess import PreprocessSpec
 from training.checkpoint import Checkpoint, LineState
 from training.data.streams import Stream
 from training.data.views import Views, batches_of, views_of
-from training.fitting import Terms, fit
+from training.fitting import Terms, fit, loss_of
 from training.lines import calibrated, line_state
 from training.losses.supervised import supervised_loss
 from training.networks.cellnet import CellNetwork, cell_network, stride_of
@@ -192,4 +192,4 @@ def _load_trunk(network: CellNetwork, path: Path) -> None:
 
 
 def _mean(history: list[dict[str, float]]) -> float:
-    return round(float(np.mean([sum(terms.values()) for terms in history])), 6)
+    return round(float(np.mean([loss_of(terms) for terms in history])), 6)

@@ -172,7 +172,8 @@ def test_adversarial_training_changes_the_weights_and_leaves_the_source(
     new = views_of(lines.new[0], lines.new[0].train, spec, grid=grid, labelled=False)
     found = METHODS["dann"](Task(source, lines.original, old, new, SMALL.model_copy(update={"iterations": 6})))
     assert found.original.method == "dann"
-    assert [set(terms) for terms in found.history] == [{"supervised", "domain"}] * 3
+    names = [{name for name in terms if not name.startswith("grad_")} for terms in found.history]
+    assert names == [{"supervised", "domain"}] * 3
     assert not torch.equal(found.network.head.weight, source.network.head.weight)
     assert digest_of(source) == before
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from edge_sdk.arrays import Array, Image
 from edge_sdk.vision.preprocess import PreprocessSpec
 from training.data.views import Views, normalised
+from training.team import team
 
 __all__ = ["Batch", "Stream", "jittered"]
 
@@ -65,42 +66,62 @@ class Stream:
         self._square = spec.height == spec.width and views.truth.shape[2] == views.truth.shape[3]
 
     def next(self) -> Batch:
-        """The next batch."""
+        """The next batch, on the team's device; every process draws the same, and varies its own pictures."""
         shares = zip(self._pools, self._shares, strict=True)
         chosen = np.concatenate([pool[self._chance.integers(0, len(pool), count)] for pool, count in shares])
-        views = self._views
-        images, truths, knowns, shown = [], [], [], []
-        for n in chosen:
-            image, truth, known, valid = self._turned(
-                views.images[n], views.truth[n], views.known[n], views.valid[n]
-            )
-            images.append(jittered(image, self._chance) if self._jitter else image)
-            truths.append(truth)
-            knowns.append(known)
-            shown.append(valid)
+        views, together = self._views, team()
+        drawn = [self._drawn() for _ in chosen]
+
+        def picture(n: int) -> Image:
+            image = drawn[n].turned(views.images[chosen[n]], 0)
+            light = drawn[n].light
+            return np.asarray(image, np.uint8) if light is None else _lit(image, light)
+
+        def cells(whole: Array, rows: int) -> Tensor:
+            turned = [one.turned(whole[n], rows) for one, n in zip(drawn, chosen, strict=True)]
+            return torch.from_numpy(np.stack(turned)).to(together.device)
+
+        images = together.pictures((len(chosen), *views.images.shape[1:]), picture)
         return Batch(
-            normalised(np.stack(images), self._spec),
-            torch.from_numpy(np.stack(truths)),
-            torch.from_numpy(np.stack(knowns)),
-            torch.from_numpy(views.maximum[chosen]),
-            torch.from_numpy(np.stack(shown)),
+            normalised(images, self._spec).to(together.device),
+            cells(views.truth, 1),
+            cells(views.known, 1),
+            torch.from_numpy(views.maximum[chosen]).to(together.device),
+            cells(views.valid, 0),
         )
 
-    def _turned(
-        self, image: Image, truth: Array, known: Array, valid: Array
-    ) -> tuple[Array, Array, Array, Array]:
-        """The same flip and quarter turn for picture and cells."""
-        across, down = self._chance.random(2) < 0.5
+    def _drawn(self) -> _Variation:
+        across, down = (bool(one) for one in self._chance.random(2) < 0.5)
         quarter = int(self._chance.integers(2)) if self._square else 0
+        return _Variation(across, down, quarter, _light(self._chance) if self._jitter else None)
 
-        def turn(array: Array, rows: int) -> Array:
-            if across:
-                array = np.flip(array, rows + 1)
-            if down:
-                array = np.flip(array, rows)
-            return np.rot90(array, quarter, (rows, rows + 1))
 
-        return turn(image, 0), turn(truth, 1), turn(known, 1), turn(valid, 0)
+@dataclass(frozen=True)
+class _Light:
+    """Factors on brightness, contrast and saturation, and a turn of the colour circle as a share of it."""
+
+    light: float
+    hard: float
+    full: float
+    turn: float
+
+
+@dataclass(frozen=True)
+class _Variation:
+    """What is drawn for one picture."""
+
+    across: bool
+    down: bool
+    quarter: int
+    light: _Light | None
+
+    def turned(self, array: Array, rows: int) -> Array:
+        """The same flip and quarter turn for picture and cells, whose rows are the axis ``rows``."""
+        if self.across:
+            array = np.flip(array, rows + 1)
+        if self.down:
+            array = np.flip(array, rows)
+        return np.rot90(array, self.quarter, (rows, rows + 1))
 
 
 def jittered(
@@ -125,15 +146,28 @@ def jittered(
     Returns:
         ``(H, W, 3)`` uint8.
     """
+    return _lit(image, _light(chance, brightness, contrast, saturation, hue))
+
+
+def _light(
+    chance: np.random.Generator,
+    brightness: float = 0.2,
+    contrast: float = 0.2,
+    saturation: float = 0.2,
+    hue: float = 0.02,
+) -> _Light:
     light, hard, full = 1 + chance.uniform(-1, 1, 3) * (brightness, contrast, saturation)
-    turn = chance.uniform(-hue, hue)
-    x = np.clip(image.astype(np.float32) * np.float32(light / 255), 0, 1)
+    return _Light(light, hard, full, chance.uniform(-hue, hue))
+
+
+def _lit(image: Array, drawn: _Light) -> Image:
+    x = np.clip(image.astype(np.float32) * np.float32(drawn.light / 255), 0, 1)
     grey = cv2.cvtColor(x, cv2.COLOR_BGR2GRAY)[:, :, None]
-    x = (x - grey) * np.float32(full) + grey
+    x = (x - grey) * np.float32(drawn.full) + grey
     mean = np.float32(grey.mean())
-    x = np.clip((x - mean) * np.float32(hard) + mean, 0, 1)
-    if turn and full:
+    x = np.clip((x - mean) * np.float32(drawn.hard) + mean, 0, 1)
+    if drawn.turn and drawn.full:
         hsv = cv2.cvtColor(x, cv2.COLOR_BGR2HSV)
-        hsv[:, :, 0] = (hsv[:, :, 0] + np.float32(360 * turn)) % 360
+        hsv[:, :, 0] = (hsv[:, :, 0] + np.float32(360 * drawn.turn)) % 360
         x = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)
     return np.asarray(np.rint(x * 255), np.uint8)
