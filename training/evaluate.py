@@ -12,12 +12,12 @@ import numpy as np
 from edge_sdk.arrays import Array, Bools
 from edge_sdk.quality.datasets import Lines
 from edge_sdk.quality.measures import auroc, average_precision, bootstrap_over_groups, precision_recall_at
-from training.checkpoint import Checkpoint
+from training.checkpoint import Checkpoint, LineState
 from training.data.views import Views, views_of
 from training.lines import confidence, predicted
 from training.train import Progress, quiet
 
-__all__ = ["Evaluation", "Judged", "evaluate", "figures_of", "save_arrays"]
+__all__ = ["Evaluation", "Judged", "evaluate", "figures_of", "judge", "save_arrays"]
 
 ROUNDS = 500
 """Of the bootstrap over groups."""
@@ -68,12 +68,22 @@ def evaluate(checkpoint: Checkpoint, lines: Lines, *, progress: Progress = quiet
             done += 1
             progress(f"test {name}", done, total, {})
 
-        state = checkpoint.lines.get(line.name, checkpoint.line("original"))
         views = views_of(line, line.test, checkpoint.preprocess, grid=checkpoint.grid, labelled=True, step=step)
-        logits, features = predicted(checkpoint.network, state.statistics, views.images, checkpoint.preprocess)
-        judged[line.name] = Judged(views, logits, confidence(logits, state), features)
+        judged[line.name] = judge(checkpoint, line.name, views)
+        state = _state_of(checkpoint, line.name)
         found[line.name] = figures_of(judged[line.name], boundary=float(state.thresholds.boundary.min()))
     return Evaluation(found, judged)
+
+
+def judge(checkpoint: Checkpoint, line: str, views: Views) -> Judged:
+    """What a checkpoint says of a line's pictures, already read: for many checkpoints on the same pictures."""
+    state = _state_of(checkpoint, line)
+    logits, features = predicted(checkpoint.network, state.statistics, views.images, checkpoint.preprocess)
+    return Judged(views, logits, confidence(logits, state), features)
+
+
+def _state_of(checkpoint: Checkpoint, line: str) -> LineState:
+    return checkpoint.lines.get(line, checkpoint.line("original"))
 
 
 def figures_of(judged: Judged, *, boundary: float, rounds: int = ROUNDS) -> dict[str, Any]:
