@@ -138,9 +138,9 @@ def _checkpoint_of(
     method: str, found: Adapted, new: Views, checkpoint: Checkpoint, recipe: Recipe, name: str
 ) -> Checkpoint:
     statistics = measured_again(found, new, checkpoint)
-    band = uncalibrated(found.original.thresholds)
+    sure = uncalibrated(found.original)
     state = line_state(
-        found.network, statistics, new.images, checkpoint.preprocess, method=method, thresholds=band
+        found.network, statistics, new.images, checkpoint.preprocess, method=method, certainty=sure
     )
     told = {**checkpoint.recipe, **recipe.model_dump(mode="json")}
     whole = replace(checkpoint, network=found.network, recipe=told)

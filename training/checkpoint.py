@@ -52,6 +52,8 @@ class LineState:
     feature_sd: Array
     pictures: int
     """How many the drift reference was made of."""
+    reliability: tuple[Mapping[str, Any], ...] = ()
+    """A class: how its temperature came about, and how reliable confidences were before and after."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,6 +218,7 @@ def _line_document(state: LineState, classes: tuple[str, ...]) -> dict[str, Any]
                 "pass_below": _short(bands.pass_below[k]),
                 "defective_from": _short(bands.defective_from[k]),
                 "temperature": _short(state.temperature[k]),
+                **({"reliability": dict(state.reliability[k])} if state.reliability else {}),
             }
             for k, name in enumerate(classes)
         ],
@@ -263,6 +266,7 @@ def _line_state(
             feature_mean=np.array(said["drift"]["mean"], np.float32),
             feature_sd=np.array(said["drift"]["sd"], np.float32),
             pictures=int(said["drift"]["n"]),
+            reliability=tuple(band["reliability"] for band in bands if "reliability" in band),
         )
     except (KeyError, TypeError) as error:
         raise FormatError(f"{path} lacks {error}; it is damaged") from error

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +18,24 @@ from training.checkpoint import LineState
 from training.data.views import Views, batches_of
 from training.networks.cellnet import CellNetwork
 from training.statistics import Statistics, with_statistics
+from training.temperature import tempered
 from training.thresholds import calibrated_band, fixed_band
 
-__all__ = ["calibrated", "confidence", "line_state", "predicted", "uncalibrated"]
+__all__ = ["Certainty", "calibrated", "confidence", "line_state", "predicted", "uncalibrated"]
 
 NO_LABELS = "the line has no labelled pictures to calibrate on"
+
+
+@dataclass(frozen=True, eq=False)
+class Certainty:
+    """From a line's logits to passed, uncertain or defective."""
+
+    temperature: Array
+    """``(K,)`` above 0."""
+    thresholds: Thresholds
+    """Of tempered confidences."""
+    reliability: tuple[Mapping[str, Any], ...] = ()
+    """A class, as ``training.temperature`` says it."""
 
 
 def predicted(
@@ -59,49 +74,58 @@ def line_state(
     spec: PreprocessSpec,
     *,
     method: str,
-    thresholds: Thresholds | None = None,
+    certainty: Certainty | None = None,
 ) -> LineState:
     """Everything that belongs to a line.
 
     Args:
         images: Of the line, ``(N, H, W, 3)`` uint8 at the network's size, N at least 1; unlabelled.
         method: How the statistics came about.
-        thresholds: Of the class; without them the fixed band, which guarantees nothing.
+        certainty: Temperature and thresholds; without them 1 and the fixed band, which guarantees nothing.
     """
     classes = network.head.out_channels
+    sure = certainty or Certainty(np.ones(classes, np.float32), fixed_band(classes, why=NO_LABELS))
     _, features = predicted(network, statistics, images, spec)
     return LineState(
         statistics=dict(statistics),
-        thresholds=thresholds or fixed_band(classes, why=NO_LABELS),
-        temperature=np.ones(classes, np.float32),
+        thresholds=sure.thresholds,
+        temperature=sure.temperature,
         method=method,
         feature_mean=features.mean(axis=0),
         feature_sd=features.std(axis=0),
         pictures=len(images),
+        reliability=sure.reliability,
     )
 
 
-def calibrated(network: CellNetwork, statistics: Statistics, labelled: Views, spec: PreprocessSpec) -> Thresholds:
-    """Thresholds from labelled pictures that the network was not trained on.
+def calibrated(network: CellNetwork, statistics: Statistics, labelled: Views, spec: PreprocessSpec) -> Certainty:
+    """Temperature and thresholds from labelled pictures that the network was not trained on.
+
+    Both may come from the same pictures: a temperature keeps the order of confidences, so the thresholds are the
+    same quantiles whatever it is, and what they guarantee still holds.
 
     Args:
         labelled: Of part validate; may be empty, which guarantees nothing.
     """
     logits, _ = predicted(network, statistics, labelled.images, spec)
-    shown = np.where(labelled.valid[:, None], logits, -np.inf)
-    maxima = confidence_from_logits(shown.max(axis=(2, 3), initial=-np.inf)[:, :, None, None])[:, :, 0, 0]
+    warmth = tempered(logits, labelled)
+    shown = np.where(labelled.valid[:, None], logits, -np.inf).max(axis=(2, 3), initial=-np.inf)
+    maxima = confidence_from_logits(shown[:, :, None, None], warmth.temperature)[:, :, 0, 0]
     shows = labelled.truth.any(axis=(2, 3)) | (labelled.maximum > 0)
-    return calibrated_band(maxima, ~labelled.defective, shows)
+    return Certainty(warmth.temperature, calibrated_band(maxima, ~labelled.defective, shows), warmth.document)
 
 
-def uncalibrated(home: Thresholds) -> Thresholds:
+def uncalibrated(home: LineState) -> Certainty:
     """The band of a line without labels: it asks from where the original line asks, unless that is calibrated.
 
+    Its confidences are tempered as the original's, since the weights are the same; whether they are as reliable
+    nobody knows before its control sample is answered.
+
     Args:
-        home: Of the original line with the same weights.
+        home: The original line with the same weights.
     """
-    lower = None if home.guarantee.startswith("conformal") else home.pass_below
-    return fixed_band(len(home), why=NO_LABELS, ask_from=lower)
+    lower = None if home.thresholds.guarantee.startswith("conformal") else home.thresholds.pass_below
+    return Certainty(home.temperature, fixed_band(len(home.thresholds), why=NO_LABELS, ask_from=lower))
 
 
 def confidence(logits: Array, state: LineState) -> Floats:

@@ -195,8 +195,8 @@ def retrain(
     else:
         statistics = estimated(network, batches_of(new, spec, flips=True))
     home_state = original_state(network, lines.original, original, spec, grid=grid, method="retrained")
-    thresholds = uncalibrated(home_state.thresholds)
-    state = line_state(network, statistics, new, spec, method="retrained", thresholds=thresholds)
+    certainty = uncalibrated(home_state)
+    state = line_state(network, statistics, new, spec, method="retrained", certainty=certainty)
     whole = replace(baseline, network=network)
     return whole.with_line("original", home_state).with_line(name, state)
 

@@ -118,15 +118,15 @@ def original_state(
 ) -> LineState:
     """What belongs to the original line once the weights stand.
 
-    Its statistics are measured on its training pictures, its thresholds calibrated on its part validate.
+    Its statistics are measured on its training pictures, its temperature and thresholds fitted on its part validate.
     """
     if network.frozen:
         statistics = statistics_of(network)
     else:
         statistics = estimated(network, batches_of(views.images, spec, flips=True))
     held_out = views_of(line, line.validate, spec, grid=grid, labelled=True)
-    thresholds = calibrated(network, statistics, held_out, spec)
-    return line_state(network, statistics, views.images, spec, method=method, thresholds=thresholds)
+    certainty = calibrated(network, statistics, held_out, spec)
+    return line_state(network, statistics, views.images, spec, method=method, certainty=certainty)
 
 
 def preprocess_of(line: Line, recipe: Recipe, *, pretrained: bool) -> PreprocessSpec:

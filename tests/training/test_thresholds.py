@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_sdk.errors import RangeError
+from edge_sdk.labels import Thresholds
+from training.checkpoint import LineState
 from training.lines import uncalibrated
 from training.thresholds import BAND, LEAST, calibrated_band, enough_for, fixed_band
 
@@ -80,11 +82,68 @@ def test_a_class_that_validate_lacks_asks_where_the_others_do() -> None:
     assert found.pass_below == pytest.approx([0.1, 0.2])
 
 
+def of_line(thresholds: Thresholds, temperature: float = 1.0) -> LineState:
+    nothing = np.zeros(1, np.float32)
+    warmth = np.full(len(thresholds), temperature, np.float32)
+    return LineState({}, thresholds, warmth, "source", nothing, nothing, 1)
+
+
 def test_a_line_without_labels_asks_where_the_original_does_but_takes_over_no_guarantee() -> None:
-    low = fixed_band(1, why="few", ask_from=np.array([0.1]))
-    assert uncalibrated(low).pass_below == pytest.approx([0.1])
+    low = uncalibrated(of_line(fixed_band(1, why="few", ask_from=np.array([0.1])), temperature=2.0))
+    assert low.thresholds.pass_below == pytest.approx([0.1])
+    assert low.temperature == pytest.approx([2.0]), "the weights are the same, and so is their scale"
     maxima = np.concatenate([np.arange(1, 20) / 100, 0.6 + np.arange(1, 20) / 100])[:, None]
     healthy = np.arange(38) < 19
-    found = uncalibrated(calibrated_band(maxima, healthy, ~healthy[:, None]))
+    found = uncalibrated(of_line(calibrated_band(maxima, healthy, ~healthy[:, None]))).thresholds
     assert found.pass_below == pytest.approx([BAND[0]])
     assert found.guarantee == "none: the line has no labelled pictures to calibrate on"
+
+
+# -- the guarantee, by simulation --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("classes", "n", "coarse"), [(1, 19, False), (1, 50, True), (2, 39, False)])
+def test_pictures_to_come_fall_on_the_wrong_side_no_more_often_than_promised(
+    classes: int, n: int, coarse: bool
+) -> None:
+    """Draws calibration pictures and new ones alike; ``coarse`` confidences are full of ties."""
+    alpha, chance = 0.2, np.random.default_rng(classes * n)
+    draws, wrong_good, wrong_bad = 1500, 0.0, 0.0
+    healthy = np.arange((1 + classes) * n) < n
+    shows = np.stack([(np.arange(len(healthy)) // n) == k + 1 for k in range(classes)], axis=1)
+    for _ in range(draws):
+        raw = np.where(shows, chance.beta(4, 2, shows.shape), chance.beta(2, 4, shows.shape))
+        good, bad = chance.beta(2, 4, (200, classes)), chance.beta(4, 2, (200, classes))
+        if coarse:
+            raw, good, bad = (np.ceil(one * 8) / 9 for one in (raw, good, bad))
+        found = calibrated_band(raw, healthy, shows, alpha=alpha)
+        assert found.guarantee == f"conformal alpha {alpha:g} n {n}"
+        # each class alone may err by alpha / K, so that all together err by alpha
+        wrong_good += float((good > found.defective_from + 1e-6).any(axis=1).mean())
+        wrong_bad += float((bad[:, 0] < found.pass_below[0] - 1e-6).mean())
+    # 1500 draws of calibration pictures decide: 3 standard errors of a share
+    error = 3 * np.sqrt(alpha * (1 - alpha) / draws)
+    assert wrong_good / draws <= alpha + error
+    assert wrong_bad / draws <= alpha / classes + error
+
+
+def test_the_guarantee_is_not_bought_with_needless_doubt() -> None:
+    """Without ties the quantile misses its share by at most 1 / (n + 1), so the share is used up."""
+    chance, alpha, n, draws = np.random.default_rng(0), 0.2, 24, 1500
+    healthy = np.arange(2 * n) < n
+    missed = 0.0
+    for _ in range(draws):
+        maxima = np.where(healthy, chance.uniform(0.5, 0.9, 2 * n), chance.uniform(0.1, 0.6, 2 * n))[:, None]
+        found = calibrated_band(maxima, healthy, ~healthy[:, None], alpha=alpha)
+        missed += float((chance.uniform(0.5, 0.9, 200) > found.defective_from[0]).mean())
+    error = 3 * np.sqrt(alpha * (1 - alpha) / draws)
+    assert missed / draws >= alpha - 1 / (n + 1) - error
+
+
+def test_a_new_line_that_differs_has_no_such_guarantee() -> None:
+    """What exchangeability is for: on brighter pictures the same thresholds err more than promised."""
+    chance, alpha, n = np.random.default_rng(1), 0.1, 60
+    healthy = np.arange(2 * n) < n
+    maxima = np.where(healthy, chance.beta(2, 6, 2 * n), chance.beta(6, 2, 2 * n))[:, None]
+    found = calibrated_band(maxima, healthy, ~healthy[:, None], alpha=alpha)
+    assert (chance.beta(4, 4, 4000) > found.pass_below[0]).mean() > 2 * alpha

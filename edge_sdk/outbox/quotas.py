@@ -1,0 +1,210 @@
+"""Which frames of an hour are worth an operator's time, by quotas instead of one score.
+
+No single score finds everything: the strongest detections bring the true defects, uncertainty brings the false
+alarms, novelty what the line has not shown before, and only a uniform draw says how much is missed.  So an hour's
+frames compete in four strata, each with a share of the places.  The random part is drawn first, whatever the others
+think of a frame: it is a plain sample without replacement, and what is estimated from it is unbiased.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from edge_sdk.arrays import Array, Bools, Floats
+from edge_sdk.errors import RangeError
+
+__all__ = ["RANDOM", "SHARES", "FeatureGate", "Picked", "Quotas", "Values", "miss_rate", "places_of",
+           "values_of"]
+
+T = TypeVar("T")
+
+RANDOM = "random"
+SHARES: Mapping[str, float] = {"strongest": 0.35, "entropy": 0.35, "novelty": 0.15, RANDOM: 0.15}
+"""Of an hour's places; proposed with the method, and not better than other mixtures that were tried (result E6)."""
+
+
+@dataclass(frozen=True)
+class Values:
+    """What each score makes of a frame; larger comes first."""
+
+    strongest: float
+    """Confidence of the surest cell, in [0, 1]."""
+    margin: float
+    """Entropy of the most doubtful cell, bits in [0, 1]."""
+    entropy: float
+    """Mean entropy of the cells, bits in [0, 1]."""
+    novelty: float
+    """Mean squared deviation of the pooled feature from the line's, in its standard deviations; 0 without one."""
+
+
+def values_of(
+    confidence: Floats,
+    *,
+    feature: Floats | None = None,
+    reference: tuple[Array, Array] | None = None,
+    valid: Bools | None = None,
+) -> Values:
+    """The scores of a frame.
+
+    Args:
+        confidence: ``(K, h, w)`` in [0, 1].
+        feature: ``(F,)`` pooled.
+        reference: ``(F,)`` mean and standard deviation of the line's features: the bundle's drift reference.
+        valid: ``(h, w)`` cells that show the picture and no padding.
+    """
+    sure = confidence.reshape(len(confidence), -1) if valid is None else confidence[:, valid]
+    p = np.clip(sure.astype(np.float64), 1e-9, 1 - 1e-9)
+    bits = -(p * np.log2(p) + (1 - p) * np.log2(1 - p))
+    far = 0.0
+    if feature is not None and reference is not None:
+        mean, sd = reference
+        far = float((((feature - mean) / np.maximum(sd, 1e-6)) ** 2).mean())
+    if not bits.size:
+        return Values(0.0, 0.0, 0.0, far)
+    return Values(float(sure.max()), float(bits.max()), float(bits.mean()), far)
+
+
+@dataclass(frozen=True)
+class Picked(Generic[T]):
+    """One frame that won a place."""
+
+    what: T
+    stratum: str
+    value: float
+    """By which it won; of the random part 0.5, which says nothing of its content."""
+    inclusion_probability: float
+    """Of the random part its share of all frames offered; else 1, since frames like it always win."""
+
+
+class Quotas(Generic[T]):
+    """Collects the frames of a period, each only as long as it may still win.
+
+    Args:
+        size: Places a period.
+        chance: Draws the random part.
+        shares: Of the places by name of a score of ``Values``, or ``random``; above 0, together 1.
+
+    Raises:
+        RangeError: No place, no such score, or the shares are not a whole.
+    """
+
+    def __init__(
+        self, size: int, *, chance: np.random.Generator, shares: Mapping[str, float] = SHARES
+    ) -> None:
+        if size < 1:
+            raise RangeError(f"size is {size}; give at least 1 place a period")
+        self._places = places_of(size, shares)
+        self._size = size
+        self._chance = chance
+        self._heaps: dict[str, list[tuple[float, int, T]]] = {name: [] for name in self._places}
+        self._seen = 0
+
+    def offer(self, what: T, values: Values) -> None:
+        """Let a frame compete; costs a comparison where it has no chance."""
+        self._seen += 1
+        for name, heap in self._heaps.items():
+            value = float(self._chance.random()) if name == RANDOM else float(getattr(values, name))
+            # of equal values the earlier stays, so that a standing picture does not push out its like
+            entry = (value, -self._seen, what)
+            if len(heap) < self._size:
+                heapq.heappush(heap, entry)
+            elif entry[:2] > heap[0][:2]:
+                heapq.heapreplace(heap, entry)
+
+    def close(self) -> tuple[Picked[T], ...]:
+        """End the period: the winners, each once, the random part first; the next period begins."""
+        taken: set[int] = set()
+        won: list[Picked[T]] = []
+        share = min(1.0, self._places.get(RANDOM, 0) / max(1, self._seen))
+        for name in sorted(self._places, key=lambda one: one != RANDOM):
+            left = self._places[name]
+            for value, number, what in sorted(self._heaps[name], key=lambda entry: entry[:2], reverse=True):
+                if left and number not in taken:
+                    taken.add(number)
+                    left -= 1
+                    by_lot = name == RANDOM
+                    won.append(Picked(what, name, 0.5 if by_lot else value, share if by_lot else 1.0))
+        self._heaps = {name: [] for name in self._places}
+        self._seen = 0
+        return tuple(won)
+
+
+def places_of(size: int, shares: Mapping[str, float]) -> dict[str, int]:
+    """Whole places by share, the largest remainders rounded up.
+
+    Raises:
+        RangeError: A name is no score, or the shares are not above 0 and together 1.
+    """
+    known = (*Values.__dataclass_fields__, RANDOM)
+    for name, share in shares.items():
+        if name not in known:
+            raise RangeError(f"there is no score {name}; give {', '.join(known)}")
+        if not share > 0:
+            raise RangeError(f"the share of {name} is {share:g}; give one above 0, or leave it out")
+    if not math.isclose(sum(shares.values()), 1, abs_tol=1e-6):
+        raise RangeError(f"the shares are together {sum(shares.values()):g}; give shares that make 1")
+    found = {name: int(size * share + 1e-9) for name, share in shares.items()}
+    rests = sorted(shares, key=lambda name: found[name] - size * shares[name])
+    for name in rests[: size - sum(found.values())]:
+        found[name] += 1
+    return found
+
+
+class FeatureGate:
+    """Tells frames whose pooled feature lies near one queued lately: line cameras repeat a defect for metres.
+
+    Args:
+        radius: Root mean square distance, in standard deviations of the line, up to which two are alike.
+        for_s: How long a queued frame is remembered.
+        sd: ``(F,)`` standard deviations of the line's features.
+    """
+
+    def __init__(self, radius: float, *, for_s: float, sd: Array) -> None:
+        self._radius = radius
+        self._for_s = for_s
+        self._sd = np.maximum(sd, 1e-6)
+        self._kept: list[tuple[float, Array]] = []
+
+    def seen(self, feature: Array, *, at_s: float) -> bool:
+        """Whether a frame queued within ``for_s`` looked like this one."""
+        self._kept = [(when, one) for when, one in self._kept if at_s - when <= self._for_s]
+        if not self._kept:
+            return False
+        off = (np.stack([one for _, one in self._kept]) - feature) / self._sd
+        return bool(np.sqrt((off**2).mean(axis=1)).min() <= self._radius)
+
+    def remember(self, feature: Array, *, at_s: float) -> None:
+        """Compare later frames with this one, which has been queued."""
+        self._kept.append((at_s, np.asarray(feature, np.float32)))
+
+
+def miss_rate(missed: Sequence[bool], probability: Sequence[float], *, frames: int) -> tuple[float, float]:
+    """Share of a line's frames that the model passed although they are defective.
+
+    ``sum(y_i / p_i) / N``: each sampled frame stands for ``1 / p_i`` of the N that went by.
+
+    Args:
+        missed: Of each frame of the random part, whether it was passed and an operator found a defect.
+        probability: With which it was drawn, times the share of the sample that was kept, in (0, 1].
+        frames: N, all that were offered.
+
+    Returns:
+        The rate and its standard error, for frames drawn independently.
+
+    Reference:
+        Horvitz and Thompson, A generalization of sampling without replacement from a finite universe, 1952.
+    """
+    if frames < 1:
+        raise RangeError(f"frames is {frames}; give how many were offered, at least 1")
+    y, p = np.asarray(missed, np.float64), np.asarray(probability, np.float64)
+    if p.size and not ((p > 0) & (p <= 1)).all():
+        wrong = p[~((p > 0) & (p <= 1))][0]
+        raise RangeError(f"an inclusion probability is {wrong:g}; give one above 0 and at most 1")
+    variance = (y * (1 - p) / p**2).sum() / frames**2
+    return float((y / p).sum() / frames), float(np.sqrt(variance))
