@@ -39,12 +39,12 @@ class Prior:
     share: float
     """In [0, 1], clipped to it."""
     low: float
-    """Lower end of the 95 % interval, by the delta method."""
+    """Lower end of the 95 % interval, by the delta method; 0 to 1 where ``A`` is nearly singular."""
     high: float
     original: float
     """Share of defective pictures among the labelled ones of the original line."""
     condition: float
-    """Of ``A``; 1 where the model is never wrong."""
+    """Of ``A``, at most 1e6; 1 where the model is never wrong."""
     unclipped: float
     """As solved; outside [0, 1] by more than its error, and the lines differ in more than their defects."""
 
@@ -107,13 +107,14 @@ def defect_prior(said: Bools, defective: Bools, said_new: Bools) -> Prior | None
     predicted = np.array([1 - said_new.mean(), said_new.mean()])
     solved = share * bbse_weights(joint, predicted)
     prior = on_simplex(solved)
-    error = _standard_error(counts, said_new, prior)
+    condition = float(min(np.linalg.cond(given), 1e6))
+    error = _standard_error(counts, said_new, prior) if condition <= NEARLY_SINGULAR else 1.0
     return Prior(
         share=float(prior[1]),
         low=float(max(0.0, prior[1] - REACH * error)),
         high=float(min(1.0, prior[1] + REACH * error)),
         original=float(share[1]),
-        condition=float(min(np.linalg.cond(given), 1e6)),
+        condition=condition,
         unclipped=float(solved[1]),
     )
 
