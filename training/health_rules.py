@@ -107,8 +107,9 @@ LIMITS = (
         "blind",
         0.4,
         _blind,
-        "{now.method} finds {now.kept.hit_rate:.0%} of the defective pictures of the original line itself, with alarms "
-        "on {now.kept.alarm_rate:.0%} of its healthy ones, so its alarms say nothing of the new line",
+        "{now.method} finds {now.kept.found} of the {now.kept.defective} defective pictures of the original line "
+        "itself, with alarms on {now.kept.disturbed} of its {now.kept.healthy} healthy ones, so its alarms say "
+        "nothing of the new line",
     ),
     Limit(
         "alarms",

@@ -48,6 +48,16 @@ class Kept:
     defective: int
     healthy: int
 
+    @property
+    def found(self) -> int:
+        """Defective pictures with a cell from the boundary up."""
+        return round((self.hit_rate or 0) * self.defective)
+
+    @property
+    def disturbed(self) -> int:
+        """Healthy ones with such a cell."""
+        return round((self.alarm_rate or 0) * self.healthy)
+
 
 @dataclass(frozen=True)
 class Signs:

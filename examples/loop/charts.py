@@ -10,7 +10,7 @@ import numpy as np
 
 from edge_sdk.arrays import Array
 
-__all__ = ["Point", "a_distance", "histogram", "scatter", "spread_out"]
+__all__ = ["Point", "histogram", "scatter"]
 
 WIDTH = 340.0
 
@@ -100,47 +100,3 @@ def _ticks(most: float) -> list[float]:
     power = 10.0 ** np.floor(np.log10(rough))
     step = next(float(power * factor) for factor in (1, 2, 5, 10) if power * factor >= rough)
     return [tick for tick in np.arange(0, most, step).tolist() if 0 < tick < most * 0.94]
-
-
-def spread_out(features: Array, *, seed: int = 0) -> Array:
-    """Features in the plane by PCA to at most 50 and t-SNE, one fit for all rows.
-
-    Args:
-        features: ``(n, F)``.
-
-    Returns:
-        ``(n, 2)``; for fewer than 8 rows the first two principal components.
-    """
-    from sklearn.manifold import TSNE
-
-    values = np.asarray(features, np.float64)
-    count = len(values)
-    left, sizes, _ = np.linalg.svd(values - values.mean(axis=0), full_matrices=False)
-    components = left * sizes
-    if count < 8 or sizes[0] < 1e-9:
-        plane = np.zeros((count, 2))
-        plane[:, : min(2, len(sizes))] = components[:, :2]
-        return plane
-    perplexity = min(30.0, (count - 1) / 3)
-    tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=seed, max_iter=500)
-    return np.asarray(tsne.fit_transform(components[:, :50]))
-
-
-def a_distance(features: Array, is_new: Array, *, seed: int = 0) -> float | None:
-    """Proxy A-distance ``2 (1 - 2 error)`` of a logistic probe on held-out rows: 0 alike, 2 told apart.
-
-    Returns:
-        ``None`` where a line has fewer than 6 pictures.
-    """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    truth = np.asarray(is_new, bool)
-    if min(int(truth.sum()), int((~truth).sum())) < 6:
-        return None
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500))
-    folds = StratifiedKFold(3, shuffle=True, random_state=seed)
-    guessed = cross_val_predict(probe, np.asarray(features, np.float64), truth, cv=folds)
-    return max(0.0, float(2 * (1 - 2 * np.mean(guessed != truth))))

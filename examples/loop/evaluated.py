@@ -17,10 +17,12 @@ from edge_sdk.quality.measures import average_precision, bootstrap_over_groups
 from edge_sdk.vision.decide import decide
 from edge_sdk.vision.decode import decode_cells
 from edge_sdk.vision.preprocess import PreprocessSpec, geometry
-from examples.loop.charts import Point, a_distance, spread_out
+from examples.loop.charts import Point
 from examples.loop.drawing import reported
 from examples.loop.page import Compared, Plane, Shot
 from examples.loop.schema import Gain
+from training.figures import plane_of
+from training.probe import domain_probe
 
 __all__ = ["Evaluated", "compared", "gain", "plane"]
 
@@ -154,11 +156,16 @@ def plane(title: str, folder: Path, *, seed: int) -> Plane | None:
             np.zeros(len(found["original_feature"]), bool), np.ones(len(found["new_feature"]), bool)
         ]
         defective = np.concatenate([found["original_defective"], found["new_defective"]])
+        names = [found["original_names"].tolist(), found["new_names"].tolist()]
     if len(features) < 4:
         return None
-    spread = spread_out(features, seed=seed)
+    spread = plane_of(features, seed=seed)
     points = tuple(
         Point(float(x), float(y), bool(new), bool(bad))
         for (x, y), new, bad in zip(spread, is_new, defective, strict=True)
     )
-    return Plane(title, points, a_distance(features, is_new, seed=seed))
+    # both lines show the same test pictures: the probe may not know one again
+    probe = domain_probe(
+        features[~is_new], features[is_new], original_units=names[0], new_units=names[1], seed=seed
+    )
+    return Plane(title, points, None if probe is None else probe.distance)

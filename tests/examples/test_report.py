@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from edge_sdk.documents import canonical_json
-from examples.loop.charts import Point, a_distance, histogram, scatter, spread_out
+from examples.loop.charts import Point, histogram, scatter
 from examples.loop.page import PageExtras, render
 from examples.loop.schema import DemoReport
 from examples.loop.words import headline, not_good
@@ -237,25 +237,3 @@ def test_one_picture_alone_lies_in_the_middle():
 def test_a_latency_far_out_does_not_flatten_the_others():
     drawing = histogram([*np.linspace(4, 6, 999), 4000.0], p50=5, p99=6, title="latency")
     assert drawing.count('class="bar"') >= 10
-
-
-def test_lines_that_are_alike_cannot_be_told_apart_and_others_can():
-    generator = np.random.default_rng(0)
-    features = generator.normal(size=(60, 8))
-    is_new = np.arange(60) < 30
-    apart = features + 8 * is_new[:, None]
-    assert a_distance(apart, is_new) == pytest.approx(2)
-    alike = a_distance(features, is_new)
-    assert alike is not None and alike < 1
-    assert a_distance(features[:8], is_new[:8]) is None
-
-
-@pytest.mark.parametrize("count", [1, 2, 5, 8, 30])
-def test_any_number_of_pictures_is_spread_out(count):
-    found = spread_out(np.random.default_rng(0).normal(size=(count, 6)))
-    assert found.shape == (count, 2)
-    assert np.isfinite(found).all()
-
-
-def test_identical_pictures_are_spread_out_too():
-    assert np.isfinite(spread_out(np.ones((12, 4)))).all()
