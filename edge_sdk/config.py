@@ -98,9 +98,9 @@ class MentoringConfig(Document):
     control_share: float = Field(0.1, ge=0, le=1)
     """Of frames, drawn at random whatever the model says: the control sample."""
     questions_per_shift: int = Field(200, ge=0)
-    """Budget of questions to operators, up to three a frame."""
+    """Budget of questions to operators, up to three a frame; spent over the shift on what ranks highest."""
     shift_h: float = Field(8.0, gt=0, le=168)
-    """Hours of a shift, over which the budget fills up again."""
+    """Hours of a shift: no span as long as this sees more questions, and a burst takes about a quarter."""
 
 
 class HubConfig(Document):

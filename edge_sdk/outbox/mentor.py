@@ -20,7 +20,8 @@ from edge_sdk.errors import ConfigError, EdgeError, OutboxBusy, OutboxError, Out
 from edge_sdk.inspections import Inspection, Verdict
 from edge_sdk.labels import Labels, Thresholds
 from edge_sdk.manifest import Manifest, labels_of, manifest_id, thresholds_of
-from edge_sdk.outbox.selection import Budget, Choice, DuplicateGate, choice, strongest
+from edge_sdk.outbox.budget import Budget
+from edge_sdk.outbox.selection import Choice, DuplicateGate, choice, strongest
 from edge_sdk.outbox.store import Outbox
 from edge_sdk.outbox.tombstones import CONTROL
 from edge_sdk.records import record_from_inspection

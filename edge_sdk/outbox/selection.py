@@ -2,8 +2,9 @@
 
 Two samples are drawn side by side:
 
-- **Questions**: every uncertain or defective frame, within a budget of questions a shift.  A failing model
-  is wrong with confidence, so defects are asked about as well as doubts.
+- **Questions**: uncertain and defective frames, within a budget of questions a shift (``outbox.budget``), which
+  ranks them and does not move the band.  A failing model is wrong with confidence, so defects are asked about as well
+  as doubts.
 - **Control**: a frame is drawn with the fixed probability ``control_share``, whatever the model says of it and
   outside of the budget.  Its items carry that probability, so rates estimated from them are unbiased.
 
@@ -15,19 +16,17 @@ frames that differ from those queued lately; the others are counted as duplicate
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
 
 from edge_sdk.arrays import Array, Image
-from edge_sdk.clock import Clock
 from edge_sdk.inspections import Inspection, Verdict
 from edge_sdk.labels import Thresholds
 from edge_sdk.outbox.tombstones import CONTROL
 from edge_sdk.records import Reason
 
-__all__ = ["Budget", "Choice", "DuplicateGate", "choice", "strongest", "value_of"]
+__all__ = ["Choice", "DuplicateGate", "choice", "strongest", "value_of"]
 
 CONTROL_VALUE = 0.5
 """The same for every control item: what is given up among them is then as good as drawn by lot."""
@@ -105,50 +104,6 @@ def strongest(inspection: Inspection, thresholds: Thresholds) -> tuple[float, tu
         float(thresholds.pass_below[k]),
         float(thresholds.defective_from[k]),
     )
-
-
-class Budget:
-    """So many questions a shift: a bucket that fills steadily and is full when the station starts.
-
-    While more than a quarter is left, every frame is taken.  The last quarter is kept for the better ones:
-    the emptier the bucket, the higher a frame must rank among those seen lately.
-    """
-
-    def __init__(self, questions: int, *, shift_h: float, clock: Clock, remember: int = 256) -> None:
-        """
-        Args:
-            questions: A shift, and the most that can be saved up; 0 asks nothing.
-            shift_h: Hours of a shift.
-            clock: Tells how fast the bucket fills; the wall clock plays no part.
-            remember: Values to rank among.
-        """
-        self._size = float(questions)
-        self._left = self._size
-        self._per_ns = questions / (shift_h * 3600e9)
-        self._clock = clock
-        self._filled_ns = clock.monotonic_ns()
-        self._lately: deque[float] = deque(maxlen=remember)
-
-    @property
-    def left(self) -> float:
-        """Questions that may be asked now; may be read by another thread."""
-        return min(self._size, self._left + (self._clock.monotonic_ns() - self._filled_ns) * self._per_ns)
-
-    def affords(self, questions: int, value: float) -> bool:
-        """Whether a frame of this value, with so many questions, may be queued now."""
-        left = self.left
-        higher = sum(other > value for other in self._lately)
-        seen = len(self._lately)
-        self._lately.append(value)
-        if questions > left:
-            return False
-        share_left = left / self._size
-        return share_left > 0.25 or higher <= seen * share_left * 4
-
-    def spend(self, questions: int) -> None:
-        """Take from the budget, once the frame is queued."""
-        self._left = max(0.0, self.left - questions)
-        self._filled_ns = self._clock.monotonic_ns()
 
 
 class DuplicateGate:

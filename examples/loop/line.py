@@ -180,7 +180,8 @@ class ProductionLine:
             "trust": "unsigned" if self.trust is None else [str(self.trust.resolve())],
             "camera": camera,
             "runner": {"platform": "auto", "threads": 1},
-            "mentoring": {"outbox": "outbox", "outbox_mib": 512, "questions_per_shift": 600},
+            # a shift of minutes: a budget spreads its questions over the shift, and the demo is over before
+            "mentoring": {"outbox": "outbox", "outbox_mib": 512, "questions_per_shift": 2400, "shift_h": 0.1},
             "hub": {"url": hub["url"], "token_file": str(Path(hub["token_file"]).resolve())},
         }
         self.settings.write_text(yaml.safe_dump(told, sort_keys=False), encoding="utf-8")

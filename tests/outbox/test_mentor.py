@@ -150,12 +150,13 @@ def test_a_share_of_0_draws_nothing(opened: Open, tmp_path: Path) -> None:
 
 
 def test_what_is_over_the_budget_is_counted(opened: Open) -> None:
-    mentor = opened(questions_per_shift=4)
+    mentor = opened(questions_per_shift=16)
     for seed in range(10):
         mentor.offer(inspected(seed, confidence=0.5))
     assert mentor.drain(30)
     found = mentor.snapshot()
-    assert (found["put"], found["over_budget"], found["questions_left"]) == (4, 6, 0)
+    # all at once: a quarter of the shift's questions
+    assert (found["put"], found["over_budget"], found["questions_left"]) == (4, 6, 12)
 
 
 def test_the_frames_of_a_loop_are_kept_once(opened: Open, tmp_path: Path) -> None:
@@ -192,7 +193,7 @@ def test_a_full_hand_over_refuses_and_counts_and_does_not_wait(
     monkeypatch.setattr(mentor, "_keep", lambda inspection, drawn: gate.wait(30))
     taken = [mentor.offer(inspected(seed)) for seed in range(12)]
     assert taken[:4] == [True] * 4
-    assert not any(taken[5:])
+    assert sum(taken) <= 5, "and at most one that the thread had taken out"
     gate.set()
     assert mentor.drain(30)
     found = mentor.snapshot()

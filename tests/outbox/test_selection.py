@@ -7,11 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_sdk.clock import FakeClock
 from edge_sdk.detections import Detections
 from edge_sdk.inspections import Verdict
 from edge_sdk.labels import Thresholds
-from edge_sdk.outbox.selection import Budget, Choice, DuplicateGate, choice, strongest, value_of
+from edge_sdk.outbox.selection import Choice, DuplicateGate, choice, strongest, value_of
 from tests.outbox.seeing import inspected, picture
 
 BAND = (0.25, 0.75)
@@ -89,55 +88,6 @@ def test_the_strongest_detection_brings_the_band_of_its_class() -> None:
     )
     assert strongest(inspected(detections=found), thresholds) == (0.625, (0.5, 0.875))
     assert strongest(inspected(detections=Detections.none()), thresholds) == (0.0, (0.25, 0.75))
-
-
-# -- budget ------------------------------------------------------------------------------------------
-
-
-def spent(budget: Budget, *values: float, questions: int = 1) -> list[bool]:
-    taken = []
-    for value in values:
-        taken.append(budget.affords(questions, value))
-        if taken[-1]:
-            budget.spend(questions)
-    return taken
-
-
-def test_every_frame_is_taken_while_more_than_a_quarter_is_left() -> None:
-    budget = Budget(40, shift_h=8, clock=FakeClock())
-    assert all(spent(budget, *[n / 30 for n in range(30)]))
-
-
-def test_no_more_is_ever_taken_than_the_budget() -> None:
-    budget = Budget(40, shift_h=8, clock=FakeClock())
-    assert sum(spent(budget, *[0.5] * 200)) == 40
-    assert budget.left == 0
-    assert Budget(0, shift_h=8, clock=FakeClock()).affords(1, 1.0) is False
-
-
-def test_the_last_quarter_is_for_the_better_ones() -> None:
-    budget = Budget(40, shift_h=8, clock=FakeClock())
-    spent(budget, *[0.5] * 33)
-    assert not budget.affords(1, 0.1)
-    assert budget.affords(1, 0.9)
-
-
-def test_a_frame_with_three_questions_takes_three() -> None:
-    budget = Budget(40, shift_h=8, clock=FakeClock())
-    spent(budget, *[0.5] * 5, questions=3)
-    assert budget.left == 25
-
-
-def test_the_budget_fills_over_the_shift_and_not_beyond() -> None:
-    clock = FakeClock()
-    budget = Budget(80, shift_h=8, clock=clock)
-    spent(budget, *[0.5] * 200)
-    clock.advance(3600)
-    assert budget.left == pytest.approx(10)
-    clock.step_wall_clock(1e6)
-    assert budget.left == pytest.approx(10), "the wall clock plays no part"
-    clock.advance(1e6)
-    assert budget.left == 80
 
 
 # -- duplicates --------------------------------------------------------------------------------------
