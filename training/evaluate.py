@@ -41,7 +41,8 @@ class Evaluation:
     """Figures of both lines, and what they were computed from."""
 
     figures: Mapping[str, Mapping[str, Any]]
-    """``{ap, ap_low, ap_high, auroc, precision, recall, n, unit}`` by line."""
+    """By line ``{ap, ap_low, ap_high, auroc, precision, recall, picture_ap, picture_auroc, balanced_accuracy, n,
+    unit}``."""
     judged: Mapping[str, Judged]
 
 
@@ -99,26 +100,25 @@ def figures_of(judged: Judged, *, boundary: float, rounds: int = ROUNDS) -> dict
 
     Returns:
         ``ap`` with its 95 % bootstrap interval over groups, ``auroc``, ``precision``, ``recall``, ``n``
-        pictures, ``unit``.  A figure that the pictures do not allow is ``None``.
+        pictures, ``unit``; of whole pictures, by their strongest cell, ``picture_ap``, ``picture_auroc`` and
+        ``balanced_accuracy`` at the boundary.  A figure that the pictures do not allow is ``None``.
     """
     views, scores = judged.views, judged.logits.max(axis=1)
     truth, known = views.truth.max(axis=1), views.known.max(axis=1)
-    by_cells = bool((truth * known).any())
-    pieces: list[tuple[Array, Array]] = []
-    for n in range(len(views)):
-        where: Bools = views.valid[n] & (known[n] > 0)
-        if by_cells:
-            pieces.append((scores[n][where], truth[n][where]))
-        else:
-            shown = scores[n][views.valid[n]]
-            pieces.append((np.array([shown.max()]), np.array([float(views.defective[n])])))
-
-    def gathered(which: Array) -> tuple[Array, Array]:
-        chosen = [pieces[int(n)] for n in which]
-        return np.concatenate([s for s, _ in chosen]), np.concatenate([t for _, t in chosen])
+    by_cells = bool((truth * known).any()) and truth[0].size > 1
+    sure = judged.confidence.max(axis=1)
+    pictures = [
+        (scores[n][views.valid[n]].max(keepdims=True), np.array([float(views.defective[n])]),
+         sure[n][views.valid[n]].max(keepdims=True))
+        for n in range(len(views))
+    ]  # fmt: skip
+    pieces = pictures
+    if by_cells:
+        judged_cells: list[Bools] = [views.valid[n] & (known[n] > 0) for n in range(len(views))]
+        pieces = [(scores[n][at], truth[n][at], sure[n][at]) for n, at in enumerate(judged_cells)]
 
     def precision_of(which: Array) -> float:
-        return average_precision(*gathered(which))
+        return average_precision(*(np.concatenate([pieces[int(n)][part] for n in which]) for part in (0, 1)))
 
     found: dict[str, Any] = {
         "ap": None,
@@ -127,24 +127,36 @@ def figures_of(judged: Judged, *, boundary: float, rounds: int = ROUNDS) -> dict
         "auroc": None,
         "precision": None,
         "recall": None,
+        "picture_ap": None,
+        "picture_auroc": None,
+        "balanced_accuracy": None,
         "n": len(views),
         "unit": "cells" if by_cells else "pictures",
     }
     if not pieces:
         return found
-    everything = np.arange(len(pieces))
-    all_scores, all_truth = gathered(everything)
+    all_scores, all_truth, all_sure = (np.concatenate([one[part] for one in pieces]) for part in range(3))
     if not all_truth.any():
         return found
     found["ap"] = _round(average_precision(all_scores, all_truth))
     found["auroc"] = _round(auroc(all_scores, all_truth))
-    at = float(np.log(boundary / (1 - boundary)))
-    precision, recall = precision_recall_at(all_scores, all_truth, at)
+    precision, recall = precision_recall_at(all_sure, all_truth, boundary)
     found["precision"], found["recall"] = _round(precision), _round(recall)
+    score, defective, certain = (np.concatenate([one[part] for one in pictures]) for part in range(3))
+    found["picture_ap"] = _round(average_precision(score, defective))
+    found["picture_auroc"] = _round(auroc(score, defective))
+    found["balanced_accuracy"] = _round(_balanced(certain >= boundary, defective > 0))
     if rounds and len(set(views.units)) > 1:
         interval = bootstrap_over_groups(precision_of, list(views.units), rounds=rounds)
         found["ap_low"], found["ap_high"] = _round(interval.low), _round(interval.high)
     return found
+
+
+def _balanced(alarm: Array, defective: Array) -> float:
+    """Mean of the shares that are right among defective and among healthy pictures; NaN of one kind alone."""
+    if defective.all() or not defective.any():
+        return float("nan")
+    return float(alarm[defective].mean() + (~alarm[~defective]).mean()) / 2
 
 
 def save_arrays(evaluation: Evaluation, folder: Path) -> None:

@@ -15,6 +15,7 @@ from edge_sdk.labels import Thresholds
 from edge_sdk.vision.decode import confidence_from_logits
 from edge_sdk.vision.preprocess import PreprocessSpec
 from training.checkpoint import LineState
+from training.data.frozen import trunk_maps
 from training.data.views import Views, batches_of
 from training.networks.cellnet import CellNetwork
 from training.statistics import Statistics, with_statistics
@@ -56,7 +57,10 @@ def predicted(
     with with_statistics(network, statistics), torch.inference_mode():
         for piece in np.array_split(images, max(1, -(-len(images) // 32))):
             if len(piece):
-                found = network(next(iter(batches_of(piece, spec, size=len(piece)))))
+                if isinstance(network, CellNetwork) and network.frozen:
+                    found = network.judged(network.above(trunk_maps(network.trunk, piece, spec)))
+                else:
+                    found = network(next(iter(batches_of(piece, spec, size=len(piece)))))
                 cells.append(found.cells[: len(piece)])
                 features.append(found.feature[: len(piece)])
     network.train(mode)

@@ -38,8 +38,10 @@ class Recipe(Document):
     """Of the weights, exponential, each step; 0: the last weights count."""
     jitter: bool = True
     """Ordinary photometric jitter: brightness, contrast, saturation, hue."""
-    head: Literal["cells", "anchors"] = "cells"
-    """``anchors`` trains a detector on the boxes of ``boxes.csv``; ``cells`` a map from masks."""
+    head: Literal["auto", "cells", "classifier", "anchors"] = "auto"
+    """``cells`` learns a map from masks, ``classifier`` one verdict a picture from mean and maximum of the features,
+    ``anchors`` a detector from the boxes of ``boxes.csv``; ``auto`` takes cells where any original training picture
+    has a mask, else the classifier."""
     masks: Literal["optional", "required"] = "optional"
     seed: int = Field(0, ge=0)
 

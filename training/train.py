@@ -15,7 +15,7 @@ from edge_sdk.errors import ConfigError, DatasetError, FormatError
 from edge_sdk.quality.datasets import Dataset, Line, Lines, read_image, require_masks
 from edge_sdk.vision.preprocess import PreprocessSpec
 from training.checkpoint import Checkpoint, LineState
-from training.data.streams import Stream
+from training.data.frozen import Feed
 from training.data.views import Views, batches_of, views_of
 from training.fitting import Terms, fit, loss_of
 from training.lines import calibrated, line_state
@@ -63,29 +63,35 @@ def train(
     if recipe.masks == "required":
         require_masks(dataset)
     line = lines.original
-    arguments, weights = _trunk(recipe, classes=len(dataset.classes))
-    spec = preprocess_of(line, recipe, pretrained=weights is not None)
+    pooled = is_classifier(line, recipe)
+    arguments, weights = _trunk(recipe, classes=len(dataset.classes), pooled=pooled)
+    spec = preprocess_of(line, recipe, pretrained=weights is not None, square=pooled)
     torch.manual_seed(recipe.seed)
     network = cell_network(**arguments)
     if weights is not None:
         _load_trunk(network, weights)
-    cell_px = stride_of(network)
+    cell_px = spec.height if pooled else stride_of(network)
     grid = spec.height // cell_px, spec.width // cell_px
     views = _read(line, "train", spec, grid, progress)
     if not views.defective.any():
         raise DatasetError(f"part train of {dataset.root} has no defective picture; label more, or choose another seed")
+    if pooled and views.defective.all():
+        raise DatasetError(
+            f"part train of {dataset.root} has no healthy picture, and a classifier sees whole pictures; add some, "
+            "or give head cells where masks say what is healthy"
+        )
     if not ((views.known > 0) & views.valid[:, None]).any():
         raise DatasetError(
             f"part train of {dataset.root} has neither a healthy picture nor a mask, so nothing shows what healthy "
             "looks like; add some, or train a detector on its boxes: --head anchors"
         )
     chance = np.random.default_rng(recipe.seed)
-    stream = Stream(views, spec, batch=recipe.batch, jitter=recipe.jitter, chance=chance)
+    feed = Feed(network, views, spec, recipe, chance)
 
     def losses(_: float) -> Terms:
-        batch = stream.next()
-        out = network(batch.frame)
-        return {"supervised": supervised_loss(out.cells, batch.truth, batch.known, batch.maximum, shown=batch.shown)}
+        batch, last = feed.next()
+        cells = network.head(last)
+        return {"supervised": supervised_loss(cells, batch.truth, batch.known, batch.maximum, shown=batch.shown)}
 
     history = fit(
         {"network": network},
@@ -129,13 +135,20 @@ def original_state(
     return line_state(network, statistics, views.images, spec, method=method, certainty=certainty)
 
 
-def preprocess_of(line: Line, recipe: Recipe, *, pretrained: bool) -> PreprocessSpec:
-    """A network input of about ``side_px`` squared pixels in the usual ratio of the line's pictures."""
+def is_classifier(line: Line, recipe: Recipe) -> bool:
+    """Whether whole pictures are judged: as the recipe says, else where no training picture has a mask."""
+    if recipe.head == "auto":
+        return not any(sample.mask for sample in line.train)
+    return recipe.head == "classifier"
+
+
+def preprocess_of(line: Line, recipe: Recipe, *, pretrained: bool, square: bool = False) -> PreprocessSpec:
+    """A network input of about ``side_px`` squared pixels in the usual ratio of the line's pictures, or square."""
     shapes = [read_image(sample).shape[:2] for sample in line.train[:16]]
     if not shapes:
         raise DatasetError("part train of the original line is empty; add pictures, or choose other domains")
     ratio = float(np.median([width / height for height, width in shapes]))
-    ratio = min(4.0, max(0.25, ratio))
+    ratio = 1.0 if square else min(4.0, max(0.25, ratio))
     across = max(32, 32 * round(recipe.side_px * ratio**0.5 / 32))
     down = max(32, 32 * round(recipe.side_px / ratio**0.5 / 32))
     if pretrained:
@@ -169,7 +182,7 @@ def _read(line: Line, part: str, spec: PreprocessSpec, grid: tuple[int, int], pr
     return views_of(line, samples, spec, grid=grid, labelled=True, step=step)
 
 
-def _trunk(recipe: Recipe, *, classes: int) -> tuple[dict[str, Any], Path | None]:
+def _trunk(recipe: Recipe, *, classes: int, pooled: bool) -> tuple[dict[str, Any], Path | None]:
     """Arguments of the factory, and the weights to start from."""
     found = None if recipe.trunk == "slim" else pretrained_weights()
     if recipe.trunk == "mobilenetv2" and found is None:
@@ -178,8 +191,9 @@ def _trunk(recipe: Recipe, *, classes: int) -> tuple[dict[str, Any], Path | None
             "or give trunk slim"
         )
     if found is not None:
-        return {"trunk": "mobilenetv2", "classes": classes, "frozen": True}, found
-    return {"trunk": "resnet18", "classes": classes, "width": recipe.width, "stages": recipe.stages}, None
+        return {"trunk": "mobilenetv2", "classes": classes, "frozen": True, "pooled": pooled}, found
+    slim = {"trunk": "resnet18", "classes": classes, "width": recipe.width, "stages": recipe.stages, "pooled": pooled}
+    return slim, None
 
 
 def _load_trunk(network: CellNetwork, path: Path) -> None:

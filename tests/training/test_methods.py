@@ -68,7 +68,7 @@ def test_joint_training_changes_the_shared_weights(
     method: str, term: str, source: Checkpoint, lines: Lines
 ) -> None:
     found = run(method, source, lines)
-    assert set(found.history[0]) == {"supervised", term}
+    assert set(found.history[1]) == {"supervised", term}
     assert not torch.equal(found.network.head.weight, source.network.head.weight)
     assert set(found.statistics) == set(statistics_of(source.network))
     assert found.original.method == method
@@ -78,7 +78,7 @@ def test_adda_gives_the_new_line_an_encoder_and_leaves_the_original_its_own(
     source: Checkpoint, lines: Lines
 ) -> None:
     found = run("adda", source, lines)
-    assert set(found.history[0]) == {"discriminator", "mapping"}
+    assert set(found.history[1]) == {"discriminator", "mapping"}
     assert found.network is source.network
     assert found.original is source.line("original")
     weights = source.network.state_dict()

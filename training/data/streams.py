@@ -67,8 +67,7 @@ class Stream:
 
     def next(self) -> Batch:
         """The next batch, on the team's device; every process draws the same, and varies its own pictures."""
-        shares = zip(self._pools, self._shares, strict=True)
-        chosen = np.concatenate([pool[self._chance.integers(0, len(pool), count)] for pool, count in shares])
+        chosen = self._chosen()
         views, together = self._views, team()
         drawn = [self._drawn() for _ in chosen]
 
@@ -89,6 +88,11 @@ class Stream:
             torch.from_numpy(views.maximum[chosen]).to(together.device),
             cells(views.valid, 0),
         )
+
+    def _chosen(self) -> Array:
+        """Which pictures the next batch shows."""
+        shares = zip(self._pools, self._shares, strict=True)
+        return np.concatenate([pool[self._chance.integers(0, len(pool), count)] for pool, count in shares])
 
     def _drawn(self) -> _Variation:
         across, down = (bool(one) for one in self._chance.random(2) < 0.5)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from edge_sdk.arrays import Array, Bools, Floats, Image
-from edge_sdk.quality.datasets import Line, Sample, read_image
+from edge_sdk.quality.datasets import Line, Sample, Truth, read_image
 from edge_sdk.vision.preprocess import PreprocessSpec, cells_of_mask, fitted, valid_cells
 from training.data import gaps
 
@@ -114,7 +114,9 @@ def views_of(
         if labelled:
             said = line.truth(sample)
             defective[n] = said.healthy is False
-            if said.known and said.mask is not None:
+            if grid == (1, 1) and said.healthy is not None:
+                truth[n, :, 0, 0], known[n] = _shown(said, classes), 1
+            elif said.known and said.mask is not None:
                 known[n] = 1
                 for k in range(classes):
                     if (said.mask == k + 1).any():
@@ -133,6 +135,17 @@ def views_of(
         units=tuple(sample.unit for sample in samples),
         names=tuple(sample.image for sample in samples),
     )
+
+
+def _shown(said: Truth, classes: int) -> Array:
+    """``(K,)``: which defects a picture as a whole shows, from its label and, where it has one, its mask."""
+    found = np.zeros(classes, np.float32)
+    if said.healthy is False and said.class_id is not None:
+        found[said.class_id] = 1
+    if said.mask is not None:
+        for k in range(classes):
+            found[k] = max(found[k], float((said.mask == k + 1).any()))
+    return found
 
 
 def normalised(images: Array, spec: PreprocessSpec) -> Tensor:

@@ -7,13 +7,14 @@ import copy
 import numpy as np
 import torch
 
-from training.data.streams import Stream
+from training.data.frozen import Feed
 from training.data.views import batches_of
 from training.fitting import Terms, fit
 from training.losses.adversarial import Discriminator, discriminator_loss, mapping_loss
 from training.methods.task import Adapted, Task
 from training.networks.cellnet import CellNetwork
 from training.statistics import Statistics, estimated, load_statistics
+from training.team import team
 
 __all__ = ["adda"]
 
@@ -43,18 +44,18 @@ def adda(task: Task) -> Adapted:
     chance = np.random.default_rng([recipe.seed, 4])
     source = copy.deepcopy(task.checkpoint.network)
     load_statistics(source, home.statistics)
-    source.requires_grad_(False).eval()
+    source.requires_grad_(False).eval().to(team().device)
     encoder = copy.deepcopy(task.checkpoint.network)
     load_statistics(encoder, home.statistics)
     encoder.head.requires_grad_(False)
     discriminator = Discriminator(encoder.channels)
-    labelled = Stream(task.original, spec, batch=recipe.batch, jitter=recipe.jitter, chance=chance)
-    unlabelled = Stream(task.new, spec, batch=recipe.batch, jitter=recipe.jitter, chance=chance, balanced=False)
+    labelled = Feed(source, task.original, spec, recipe, chance)
+    unlabelled = Feed(encoder, task.new, spec, recipe, chance, balanced=False)
 
     def losses(_: float) -> Terms:
         with torch.no_grad():
-            here = source.features(labelled.next().frame)
-        there = encoder.features(unlabelled.next().frame)
+            here = labelled.next()[1]
+        there = unlabelled.next()[1]
         return {
             "discriminator": discriminator_loss(discriminator, here, there),
             "mapping": mapping_loss(discriminator, there),

@@ -34,7 +34,7 @@ def _segmenting(network: CellNetwork) -> tuple[Alignment, Mapping[str, nn.Module
     segmenter = DomainSegmenter(network.channels)
 
     def align(here: Tensor, there: Tensor, done: float) -> Tensor:
-        domain = torch.tensor([0] * len(here) + [1] * len(there))
+        domain = torch.tensor([0] * len(here) + [1] * len(there), device=here.device)
         return adversarial_loss(segmenter, torch.cat([here, there]), domain, ganin_weight(done))
 
     return align, {"segmenter": segmenter}

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from training.data.streams import Stream
+from training.data.frozen import Feed
 from training.data.views import batches_of
 from training.fitting import Terms, fit
 from training.losses.supervised import supervised_loss
@@ -46,12 +46,12 @@ def trained_jointly(
     network = copy.deepcopy(task.checkpoint.network)
     align, helpers = alignment(network)
     chance = np.random.default_rng([recipe.seed, 1])
-    labelled = Stream(task.original, spec, batch=recipe.batch, jitter=recipe.jitter, chance=chance)
-    unlabelled = Stream(task.new, spec, batch=recipe.batch, jitter=recipe.jitter, chance=chance, balanced=False)
+    labelled = Feed(network, task.original, spec, recipe, chance)
+    unlabelled = Feed(network, task.new, spec, recipe, chance, balanced=False)
 
     def losses(done: float) -> Terms:
-        here, there = labelled.next(), unlabelled.next()
-        maps, others = network.features(here.frame), network.features(there.frame)
+        here, maps = labelled.next()
+        _, others = unlabelled.next()
         supervised = supervised_loss(network.head(maps), here.truth, here.known, here.maximum, shown=here.shown)
         return {"supervised": supervised, term: align(maps, others, done)}
 

@@ -1,4 +1,7 @@
-"""A trunk and a cell head: the one network that training makes and export traces.
+"""A trunk and a head over cells, or over the whole picture: the network that training makes and export traces.
+
+A classifier is a cell network whose map is one cell: what calibrates, exports, decodes and runs cells does so
+with it unchanged.
 
 ``cell_network`` is the factory that a checkpoint names by its dotted path; anybody's factory that
 returns a module with the same outputs trains, adapts and exports the same way.
@@ -34,6 +37,13 @@ class Outputs(NamedTuple):
     """``(N, F)``, the mean of the last map over its positions."""
 
 
+class MeanMax(nn.Module):
+    """``(N, C, h, w)`` to ``(N, 2 C, 1, 1)``: the mean over places beside the maximum, which keeps small defects."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return torch.cat([maps.mean((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)], dim=1)
+
+
 class CellNetwork(nn.Module):
     """``(N, 3, H, W)`` float32 to ``Outputs``; no branch depends on the data.
 
@@ -42,29 +52,42 @@ class CellNetwork(nn.Module):
         channels: C.
         classes: K.
         frozen: The trunk is not trained and keeps its statistics; a neck above it is trained instead.
+        pooled: A classifier: the last map is pooled to one place, and the head sees the whole picture at once.
     """
 
-    def __init__(self, trunk: nn.Module, *, channels: int, classes: int, frozen: bool = False) -> None:
+    def __init__(
+        self, trunk: nn.Module, *, channels: int, classes: int, frozen: bool = False, pooled: bool = False
+    ) -> None:
         super().__init__()
         self.trunk = trunk
         self.frozen = frozen
-        self.channels = NECK if frozen else channels
+        width = NECK if frozen else channels
+        self.channels = 2 * width if pooled else width
         self.neck = nn.Sequential(nn.Conv2d(channels, NECK, 1), nn.ReLU()) if frozen else nn.Sequential()
+        self.pool = MeanMax() if pooled else nn.Sequential()
         self.head = nn.Conv2d(self.channels, classes, 1)
         nn.init.normal_(self.head.weight, std=0.01)
         assert self.head.bias is not None
-        nn.init.constant_(self.head.bias, -math.log((1 - PRIOR) / PRIOR))
+        # of cells few are defective, of the pictures drawn every second one
+        nn.init.constant_(self.head.bias, 0.0 if pooled else -math.log((1 - PRIOR) / PRIOR))
         if frozen:
             self.trunk.requires_grad_(False)
 
     def features(self, frame: Tensor) -> Tensor:
-        """The last map, ``(N, F, h, w)``: what the domain segmenter looks at."""
-        found: Tensor = self.neck(self.trunk(frame))
+        """The last map, ``(N, F, h, w)``, of a classifier ``(N, F, 1, 1)``: what alignment looks at."""
+        return self.above(self.trunk(frame))
+
+    def above(self, maps: Tensor) -> Tensor:
+        """The last map from the trunk's, ``(N, C, h, w)``: what there is to compute when that is known already."""
+        found: Tensor = self.pool(self.neck(maps))
         return found
 
-    def forward(self, frame: Tensor) -> Outputs:
-        last = self.features(frame)
+    def judged(self, last: Tensor) -> Outputs:
+        """The outputs from the last map."""
         return Outputs(self.head(last), last.mean((2, 3)))
+
+    def forward(self, frame: Tensor) -> Outputs:
+        return self.judged(self.features(frame))
 
     def train(self, mode: bool = True) -> CellNetwork:
         super().train(mode)
@@ -80,6 +103,7 @@ def cell_network(
     width: float = 0.25,
     stages: int | None = None,
     frozen: bool = False,
+    pooled: bool = False,
 ) -> CellNetwork:
     """The factory that checkpoints name.
 
@@ -89,12 +113,13 @@ def cell_network(
         width: Of a ResNet-18, times the paper's channels.
         stages: How many of the trunk's stages; those up to stride 16 without it.
         frozen: Train a neck above the trunk, not the trunk.
+        pooled: A classifier of whole pictures: mean and maximum over places, then a linear head.
 
     Raises:
         ConfigError: There is no such trunk.
     """
     below = trunk_of(trunk, width=width, stages=stages)
-    return CellNetwork(below, channels=below.channels, classes=classes, frozen=frozen)
+    return CellNetwork(below, channels=below.channels, classes=classes, frozen=frozen, pooled=pooled)
 
 
 def trunk_of(name: str, *, width: float, stages: int | None) -> ResNet18 | MobileNetV2:
@@ -118,7 +143,7 @@ def batch_norms(network: nn.Module) -> Iterator[tuple[str, nn.BatchNorm2d]]:
 
 
 def stride_of(network: CellNetwork, side: int = 64) -> int:
-    """Pixels of the input a cell, as the network really makes them."""
+    """Pixels of the input a cell, as the network really makes them; not of a classifier, whose cell is the input."""
     with torch.no_grad():
         mode = network.training
         rows = network.eval()(torch.zeros(1, 3, side, side)).cells.shape[2]

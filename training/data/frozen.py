@@ -1,0 +1,169 @@
+"""Pictures as a frozen trunk sees them: computed once, trained on often.
+
+A trunk that never learns gives the same map of the same picture at every step and to every method, so the
+maps are kept, not made again.  Training then costs a neck and a head.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edge_sdk.arrays import Image
+from edge_sdk.vision.preprocess import PreprocessSpec
+from training.data.streams import Batch, Stream, jittered
+from training.data.views import Views, normalised
+from training.networks.cellnet import CellNetwork
+from training.recipe import Recipe
+from training.team import team
+
+__all__ = ["Feed", "FrozenStream", "trunk_maps"]
+
+VARIANTS = 3
+"""Of each picture: as it is, and under jittered light; turned are the maps."""
+MOST_BYTES = 512 * 2**20
+"""Of maps that are kept; the ones asked for least lately go first."""
+PIECE = 32
+
+_KEPT: OrderedDict[bytes, Tensor] = OrderedDict()
+
+
+def trunk_maps(trunk: nn.Module, images: Image, spec: PreprocessSpec) -> Tensor:
+    """What a trunk makes of pictures, in inference mode and without a graph.
+
+    Args:
+        trunk: ``(N, 3, H, W)`` to ``(N, C, h, w)``, with whatever statistics are loaded.
+        images: ``(N, H, W, 3)`` uint8 at the network's size, N at least 1.
+        spec: Of the network's input.
+
+    Returns:
+        ``(N, C, h, w)`` on the CPU; kept for the next call with the same trunk and the same pictures.
+    """
+    digest = hashlib.sha256(repr((spec, images.shape)).encode())
+    for name, tensor in trunk.state_dict().items():
+        digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
+    digest.update(np.ascontiguousarray(images).data)
+    key = digest.digest()
+    if key in _KEPT:
+        _KEPT.move_to_end(key)
+        return _KEPT[key]
+    device = next(trunk.parameters()).device
+    mode = trunk.training
+    trunk.eval()
+    with torch.no_grad():
+        pieces = np.array_split(images, max(1, -(-len(images) // PIECE)))
+        found = torch.cat([trunk(normalised(piece, spec).to(device)).cpu() for piece in pieces])
+    trunk.train(mode)
+    _KEPT[key] = found
+    while len(_KEPT) > 1 and sum(one.numel() * 4 for one in _KEPT.values()) > MOST_BYTES:
+        _KEPT.popitem(last=False)
+    return found
+
+
+class FrozenStream(Stream):
+    """A stream whose ``frame`` is what a frozen trunk makes of the pictures, ``(N, C, h, w)``.
+
+    Light varies between a few variants of each picture, drawn once; flips and quarter turns are made of
+    the maps, since what a convolution sees of a turned picture is nearly its map turned.
+
+    Args:
+        trunk: Frozen; its statistics count as they are when a variant is first drawn.
+        variants: Of each picture, at least 1.
+        views, spec, batch, jitter, chance, balanced: As of ``Stream``.
+    """
+
+    def __init__(
+        self,
+        trunk: nn.Module,
+        views: Views,
+        spec: PreprocessSpec,
+        *,
+        batch: int,
+        jitter: bool,
+        chance: np.random.Generator,
+        balanced: bool = True,
+        variants: int = VARIANTS,
+    ) -> None:
+        super().__init__(views, spec, batch=batch, jitter=False, chance=chance, balanced=balanced)
+        self._trunk = trunk
+        self._variants = variants if jitter else 1
+        self._maps: dict[int, Tensor] = {}
+
+    def next(self) -> Batch:
+        """The next batch, on the team's device."""
+        chosen = self._chosen()
+        views, device = self._views, team().device
+        drawn = [self._drawn() for _ in chosen]
+        which = self._chance.integers(0, self._variants, len(chosen))
+        maps = [self._variant(int(v))[n].numpy() for n, v in zip(chosen, which, strict=True)]
+
+        def turned(rows: list[np.ndarray], axis: int) -> Tensor:
+            return torch.from_numpy(
+                np.stack([one.turned(row, axis) for one, row in zip(drawn, rows, strict=True)])
+            ).to(device)
+
+        return Batch(
+            turned(maps, 1),
+            turned([views.truth[n] for n in chosen], 1),
+            turned([views.known[n] for n in chosen], 1),
+            torch.from_numpy(views.maximum[chosen]).to(device),
+            turned([views.valid[n] for n in chosen], 0),
+        )
+
+    def _variant(self, number: int) -> Tensor:
+        if number not in self._maps:
+            images = self._views.images
+            if number:
+                lit = [jittered(image, np.random.default_rng([number, n])) for n, image in enumerate(images)]
+                images = np.stack(lit)
+            self._maps[number] = trunk_maps(self._trunk, images, self._spec)
+        return self._maps[number]
+
+
+class Feed:
+    """Batches of a line, each with the last map that a network makes of it.
+
+    A frozen trunk is asked once a picture and variant, any other at every step.
+
+    Args:
+        network: Whose map; it may learn meanwhile.
+        views: At least one picture.
+        spec: Of the network's input.
+        recipe: Batch, jitter and iterations.
+        chance: All randomness.
+        balanced: As of ``Stream``.
+    """
+
+    def __init__(
+        self,
+        network: CellNetwork,
+        views: Views,
+        spec: PreprocessSpec,
+        recipe: Recipe,
+        chance: np.random.Generator,
+        *,
+        balanced: bool = True,
+    ) -> None:
+        self.network = network
+        # a set that will hardly be seen twice is not worth keeping
+        variants = min(VARIANTS, recipe.iterations * recipe.batch // max(1, len(views)))
+        self._kept = network.frozen and variants >= 1
+        if self._kept:
+            self._stream: Stream = FrozenStream(
+                network.trunk, views, spec, batch=recipe.batch, jitter=recipe.jitter, chance=chance,
+                balanced=balanced, variants=variants,
+            )  # fmt: skip
+        else:
+            self._stream = Stream(
+                views, spec, batch=recipe.batch, jitter=recipe.jitter, chance=chance, balanced=balanced
+            )
+
+    def next(self) -> tuple[Batch, Tensor]:
+        """The next batch, and the last map ``(N, F, h, w)`` with its graph."""
+        batch = self._stream.next()
+        network = self.network
+        return batch, network.above(batch.frame) if self._kept else network.features(batch.frame)
