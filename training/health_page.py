@@ -18,7 +18,7 @@ MEANINGS = {
     "blind": "sees defects on the original line",
     "alarms": "not a crowd of alarms",
     "passes": "not next to nothing passed",
-    "unsure": "no sea of doubt",
+    "unsure": "not in doubt where it was sure",
     "unexplained": "no more alarms than defects could give",
     "source": "the original line kept",
 }

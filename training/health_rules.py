@@ -107,7 +107,7 @@ LIMITS = (
         "blind",
         0.4,
         _blind,
-        "{now.method} finds {now.kept.found} of the {now.kept.defective} defective pictures of the original line "
+        "{now.subject} finds {now.kept.found} of the {now.kept.defective} defective pictures of the original line "
         "itself, with alarms on {now.kept.disturbed} of its {now.kept.healthy} healthy ones, so its alarms say "
         "nothing of the new line",
     ),
@@ -115,35 +115,35 @@ LIMITS = (
         "alarms",
         3.0,
         _alarms,
-        "{now.method} calls {now.facts.positive_rate_new:.0%} of the new line's pictures defective, more than "
+        "{now.subject} calls {now.facts.positive_rate_new:.0%} of the new line's pictures defective, more than "
         "{most:g} times the original line's {before.facts.positive_rate_original:.0%}",
     ),
     Limit(
         "passes",
         10.0,
         _passes,
-        "{now.method} passes {now.passed_new} of the new line's {now.pictures_new} pictures, "
+        "{now.subject} passes {now.passed_new} of the new line's {now.pictures_new} pictures, "
         "where the model passed {before.passed_original} of the original line's {before.pictures_original}",
     ),
     Limit(
         "unsure",
         0.25,
         _unsure,
-        "{now.method} is unsure of {now.facts.unsure_new:.0%} of the new line's cells, "
+        "{now.subject} is unsure of {now.facts.unsure_new:.0%} of the new line's cells, "
         "where the model was unsure of {before.facts.unsure_original:.0%} of the original line's",
     ),
     Limit(
         "unexplained",
         SURE,
         _unexplained,
-        "{now.method} calls {now.facts.positive_rate_new:.0%} of the new line's pictures defective but only "
+        "{now.subject} calls {now.facts.positive_rate_new:.0%} of the new line's pictures defective but only "
         "{now.kept.hit_rate:.0%} of the original line's defective ones, so more defects cannot be the reason",
     ),
     Limit(
         "source",
         0.02,
         _lost,
-        "{now.method} costs the original line {value:.1%} of balanced accuracy "
+        "{now.subject} costs the original line {value:.1%} of balanced accuracy "
         "({before.kept.balanced_accuracy:.1%} to {now.kept.balanced_accuracy:.1%} on "
         "{now.pictures_original} labelled pictures; the limit is {most:.0%})",
     ),
@@ -190,9 +190,8 @@ def judged(chosen: str, signs: Mapping[str, Signs]) -> Verdict:
             tried = [name for name in signs if name != "source"]
             why += f", and none of {', '.join(tried)} is clearly better" if tried else ", and nothing else was tried"
         return Verdict(False, why)
-    subject = "the model as it was" if chosen == "source" else chosen
     why = (
-        f"{subject} raises alarms on {now.facts.positive_rate_new:.0%} of the new line's pictures and "
+        f"{now.subject} raises alarms on {now.facts.positive_rate_new:.0%} of the new line's pictures and "
         f"{before.facts.positive_rate_original:.0%} of the original line's"
     )
     if now.kept.balanced_accuracy is not None and chosen != "source":

@@ -79,6 +79,11 @@ class Signs:
     """By loss term the median over the training of its gradient's norm; empty where nothing was trained."""
 
     @property
+    def subject(self) -> str:
+        """How sentences call it."""
+        return "the model as it was" if self.method == "source" else self.method
+
+    @property
     def passed_original(self) -> int:
         """Pictures of the original line without a cell from the boundary up."""
         return round((1 - self.facts.positive_rate_original) * self.pictures_original)

@@ -102,6 +102,7 @@ def test_a_model_that_is_left_as_it_was_is_refused_with_what_was_tried() -> None
     assert alone.why.endswith(", and nothing else was tried")
     assert tried.why.endswith(", and none of adabn, dann is clearly better")
     assert not alone.ship and not tried.ship
+    assert alone.why.startswith("the model as it was calls 100% of the new line's pictures defective")
 
 
 def test_several_broken_limits_are_counted() -> None:
