@@ -20,7 +20,7 @@ from training.data.views import Views, batches_of
 from training.networks.cellnet import CellNetwork
 from training.statistics import Statistics, with_statistics
 from training.temperature import tempered
-from training.thresholds import calibrated_band, fixed_band
+from training.thresholds import VALIDATE, calibrated_band, fixed_band
 
 __all__ = ["Certainty", "calibrated", "confidence", "line_state", "predicted", "uncalibrated"]
 
@@ -102,7 +102,14 @@ def line_state(
     )
 
 
-def calibrated(network: CellNetwork, statistics: Statistics, labelled: Views, spec: PreprocessSpec) -> Certainty:
+def calibrated(
+    network: CellNetwork,
+    statistics: Statistics,
+    labelled: Views,
+    spec: PreprocessSpec,
+    *,
+    source: str = VALIDATE,
+) -> Certainty:
     """Temperature and thresholds from labelled pictures that the network was not trained on.
 
     Both may come from the same pictures: a temperature keeps the order of confidences, so the thresholds are the
@@ -110,16 +117,18 @@ def calibrated(network: CellNetwork, statistics: Statistics, labelled: Views, sp
 
     Args:
         labelled: Of part validate; may be empty, which guarantees nothing.
+        source: What the pictures are, for those who read it.
     """
     logits, _ = predicted(network, statistics, labelled.images, spec)
     warmth = tempered(logits, labelled)
     shown = np.where(labelled.valid[:, None], logits, -np.inf).max(axis=(2, 3), initial=-np.inf)
     maxima = confidence_from_logits(shown[:, :, None, None], warmth.temperature)[:, :, 0, 0]
     shows = labelled.truth.any(axis=(2, 3)) | (labelled.maximum > 0)
-    return Certainty(warmth.temperature, calibrated_band(maxima, ~labelled.defective, shows), warmth.document)
+    band = calibrated_band(maxima, ~labelled.defective, shows, source=source)
+    return Certainty(warmth.temperature, band, warmth.document)
 
 
-def uncalibrated(home: LineState) -> Certainty:
+def uncalibrated(home: LineState, *, why: str = NO_LABELS) -> Certainty:
     """The band of a line without labels: it asks from where the original line asks, unless that is calibrated.
 
     Its confidences are tempered as the original's, since the weights are the same; whether they are as reliable
@@ -127,9 +136,10 @@ def uncalibrated(home: LineState) -> Certainty:
 
     Args:
         home: The original line with the same weights.
+        why: There is no guarantee.
     """
     lower = None if home.thresholds.guarantee.startswith("conformal") else home.thresholds.pass_below
-    return Certainty(home.temperature, fixed_band(len(home.thresholds), why=NO_LABELS, ask_from=lower))
+    return Certainty(home.temperature, fixed_band(len(home.thresholds), why=why, ask_from=lower))
 
 
 def confidence(logits: Array, state: LineState) -> Floats:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,11 +12,13 @@ import torch
 from torch import nn
 
 from edge_sdk.arrays import Bools
-from edge_sdk.documents import parse_json, sha256_hex
+from edge_sdk.documents import sha256_hex
 from edge_sdk.errors import DatasetError
 from edge_sdk.quality.datasets import Line, Lines, read_picture
-from edge_sdk.records import Answer, MentoredExport, MentoredRow
+from edge_sdk.records import MentoredRow
 from edge_sdk.vision.preprocess import PreprocessSpec, fitted, valid_cells
+from training.answers import Mentored, read_mentored
+from training.audit import audit_of, audited
 from training.checkpoint import Checkpoint, LineState
 from training.data.streams import Batch, Stream
 from training.data.views import Views, batches_of, views_of
@@ -40,59 +41,6 @@ WEAK = 1.0
 """Lambda of eq. 3."""
 
 
-@dataclass(frozen=True, eq=False)
-class Mentored:
-    """A hub's export (``mentored/1``), read."""
-
-    root: Path
-    rows: tuple[MentoredRow, ...]
-    answers: dict[str, tuple[Answer, ...]]
-    """By item."""
-
-    def counts(self) -> dict[str, int]:
-        """Standing answers by kind, and the records that have any."""
-        standing = [answer for given in self.answers.values() for answer in standing_answers(given)]
-        return {
-            "records": len(self.rows),
-            "confirm": sum(answer.answer == "confirm" for answer in standing),
-            "infirm": sum(answer.answer == "infirm" for answer in standing),
-        }
-
-
-def read_mentored(folder: Path) -> Mentored:
-    """Read what a hub exported.
-
-    Raises:
-        DatasetError: A file is missing, or an answer is on a picture that is gone.
-        FormatError: A line is damaged.
-    """
-    for name in ("export.json", "records.jsonl", "answers.jsonl"):
-        if not (folder / name).is_file():
-            raise DatasetError(f"{folder} holds no {name}; give a folder that `python -m mentoring export` wrote")
-    parse_json((folder / "export.json").read_bytes(), MentoredExport, name=str(folder / "export.json"))
-
-    def lines(name: str) -> list[bytes]:
-        return [line for line in (folder / name).read_bytes().splitlines() if line.strip()]
-
-    rows = tuple(
-        parse_json(line, MentoredRow, name=f"{folder / 'records.jsonl'}:{n}")
-        for n, line in enumerate(lines("records.jsonl"), 1)
-    )
-    known = {row.item for row in rows}
-    by_item: dict[str, list[Answer]] = defaultdict(list)
-    for n, line in enumerate(lines("answers.jsonl"), 1):
-        answer = parse_json(line, Answer, name=f"{folder / 'answers.jsonl'}:{n}")
-        if answer.item not in known:
-            raise DatasetError(
-                f"{folder / 'answers.jsonl'}:{n} answers item {answer.item[:12]}, whose record is gone; export again"
-            )
-        by_item[answer.item].append(answer)
-    for row in rows:
-        if not (folder / row.picture).is_file():
-            raise DatasetError(f"{folder / row.picture} is gone; export the hub again")
-    return Mentored(folder, rows, {item: tuple(given) for item, given in by_item.items()})
-
-
 def retrain(
     baseline: Checkpoint,
     lines: Lines,
@@ -108,7 +56,8 @@ def retrain(
 
     ``L = L_S + lambda * L_W``: every step sees as many original as mentored pictures, each line a batch
     of its own, normalised by its own statistics.  Afterwards the statistics of both lines are measured
-    anew; a frozen trunk keeps its own.
+    anew; a frozen trunk keeps its own.  Where half of the answered control sample is enough for a guarantee, that half
+    trains nothing and gives the line its thresholds.
 
     Args:
         baseline: The deployed model, which the operators were asked about.
@@ -132,6 +81,9 @@ def retrain(
     spec, grid = baseline.preprocess, baseline.grid
     line = lines.line(name)
     original = views_of(lines.original, lines.original.train, spec, grid=grid, labelled=True)
+    audit = audit_of(mentored, baseline.classes).held_out() if isinstance(mentored, Mentored) and way.asks else None
+    if audit is not None and isinstance(mentored, Mentored) and not audit.missing():
+        mentored = mentored.without({row.item for row in audit.rows})
     taught = _new_data(baseline, line, mentored, called, way)
     torch.manual_seed(recipe.seed)
     network = copy.deepcopy(baseline.network) if way.init == "baseline" else _fresh(baseline)
@@ -195,10 +147,13 @@ def retrain(
     else:
         statistics = estimated(network, batches_of(new, spec, flips=True))
     home_state = original_state(network, lines.original, original, spec, grid=grid, method="retrained")
-    certainty = uncalibrated(home_state)
-    state = line_state(network, statistics, new, spec, method="retrained", certainty=certainty)
-    whole = replace(baseline, network=network)
-    return whole.with_line("original", home_state).with_line(name, state)
+    whole = replace(baseline, network=network).with_line("original", home_state)
+    sure = uncalibrated(home_state) if audit is None else uncalibrated(home_state, why=audit.missing())
+    if audit is not None and isinstance(mentored, Mentored) and not audit.missing():
+        sure = audited(whole, statistics, mentored, audit)
+    return whole.with_line(
+        name, line_state(network, statistics, new, spec, method="retrained", certainty=sure)
+    )
 
 
 class _Batches:

@@ -14,12 +14,14 @@ from edge_sdk.arrays import Array, Bools
 from edge_sdk.errors import RangeError
 from edge_sdk.labels import Thresholds
 
-__all__ = ["ALPHA", "BAND", "calibrated_band", "enough_for", "fixed_band"]
+__all__ = ["ALPHA", "BAND", "VALIDATE", "calibrated_band", "enough_for", "fixed_band", "missing"]
 
 BAND = (0.3, 0.5, 0.8)
 """``pass_below``, ``boundary`` and ``defective_from`` where nothing better is known."""
 ALPHA = 0.1
 """Share of pictures of a kind that may fall on the wrong side, over all classes."""
+VALIDATE = "part validate"
+"""Whence the original line's labelled pictures come."""
 LEAST = 0.02
 """Lowest confidence that an operator is asked from without a calibration."""
 EDGE = 1e-4
@@ -72,7 +74,28 @@ def enough_for(alpha: float) -> int:
     return math.ceil(round((1 - alpha) / alpha, 9))
 
 
-def calibrated_band(maxima: Array, healthy: Bools, shows: Bools, *, alpha: float = ALPHA) -> Thresholds:
+def missing(healthy: int, rarest: int, classes: int, *, alpha: float = ALPHA, source: str = VALIDATE) -> str:
+    """What a guarantee lacks, as it will stand behind ``none:``; empty where nothing is.
+
+    Args:
+        healthy: Pictures without a defect.
+        rarest: Pictures that show the rarest class.
+        classes: K.
+        alpha: In (0, 1).
+        source: What the pictures are.
+    """
+    wanted = enough_for(alpha / classes)
+    if min(healthy, rarest) >= wanted:
+        return ""
+    return (
+        f"{source} holds {healthy} healthy pictures and at least {rarest} of each defect; "
+        f"conformal at alpha {alpha:g} needs {wanted} of each"
+    )
+
+
+def calibrated_band(
+    maxima: Array, healthy: Bools, shows: Bools, *, alpha: float = ALPHA, source: str = VALIDATE
+) -> Thresholds:
     """Split-conformal thresholds of each class from the strongest cell of labelled pictures.
 
     Of a class, at most ``alpha / K`` of the healthy pictures to come reach their quantile, and at most as
@@ -84,6 +107,7 @@ def calibrated_band(maxima: Array, healthy: Bools, shows: Bools, *, alpha: float
         healthy: ``(N,)`` pictures without any defect.
         shows: ``(N, K)`` pictures that show a defect of the class.
         alpha: In (0, 1).
+        source: What the pictures are, for those who read it.
 
     Returns:
         The fixed band, with the reason, where a class has too few pictures of a kind; it asks from where half
@@ -94,14 +118,13 @@ def calibrated_band(maxima: Array, healthy: Bools, shows: Bools, *, alpha: float
     """
     classes = maxima.shape[1]
     share = alpha / classes
-    wanted = enough_for(share)
-    fewest = min(int(healthy.sum()), int(shows.sum(axis=0).min()))
-    if fewest < wanted:
-        rarest = int(shows.sum(axis=0).min())
+    rarest = int(shows.sum(axis=0).min())
+    fewest = min(int(healthy.sum()), rarest)
+    lacking = missing(int(healthy.sum()), rarest, classes, alpha=alpha, source=source)
+    if lacking:
         return fixed_band(
             classes,
-            why=f"part validate holds {int(healthy.sum())} healthy pictures and at least {rarest} of each defect; "
-            f"conformal at alpha {alpha:g} needs {wanted} of each",
+            why=lacking,
             ask_from=_reached(maxima, shows) if shows.any() else None,
         )
     low, high = np.empty(classes, np.float32), np.empty(classes, np.float32)
@@ -114,6 +137,6 @@ def calibrated_band(maxima: Array, healthy: Bools, shows: Bools, *, alpha: float
         boundary=np.clip(np.float32(BAND[1]), low, high),
         pass_below=low,
         defective_from=high,
-        how=f"conformal quantiles of the strongest cell of {len(maxima)} pictures of part validate",
+        how=f"conformal quantiles of the strongest cell of {len(maxima)} pictures of {source}",
         guarantee=f"conformal alpha {alpha:g} n {fewest}",
     )
