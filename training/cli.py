@@ -1,26 +1,24 @@
 """``python -m training train | adapt | retrain | evaluate | pictures``.
 
 Data on stdout, talk on stderr.  0 it worked; 1 it did not, and why is the last line; 2 it was asked
-wrongly.
+wrongly.  What each command writes beside its checkpoint is in ``training.outcome``.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
 
 from calibration.console import hand_out, refusals, say
-from edge_sdk.documents import write_atomic
-from edge_sdk.errors import ConfigError
+
+if TYPE_CHECKING:
+    from training.config import Config
+    from training.outcome import Work
 
 __all__ = ["app", "main"]
 
@@ -51,45 +49,50 @@ class Part(str, Enum):
     test = "test"
 
 
-class Way(str, Enum):
-    """What is taken as known besides the answers."""
-
-    masked = "masked"
-    omnia = "masked+omnia"
-    unmasked = "unmasked"
-    full = "full-labels"
-
-
 CheckpointArgument = Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint folder.")]
-Data = Annotated[list[Path], typer.Option(help="Folder of pictures; twice for a pair of folders, a line each.")]
+RecipeFile = Annotated[
+    Path | None,
+    typer.Option("--recipe", metavar="FILE", help="YAML with data, roles and settings; flags win over it."),
+]
+Data = Annotated[
+    list[Path] | None, typer.Option(help="Folder of pictures; twice for a pair of folders, a line each.")
+]
 Out = Annotated[Path, typer.Option(help="Folder to write.")]
 Original = Annotated[str | None, typer.Option(help="Domains of the original line, separated by commas.")]
 New = Annotated[list[str] | None, typer.Option(help="Domains of a new line; repeat for several lines.")]
 Gap = Annotated[str | None, typer.Option(help="Make the new line of the original's pictures, e.g. stains+lamp.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of the parts and of everything random.")]
-Threads = Annotated[int, typer.Option(min=1, max=256, help="Threads to compute with.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Of the parts and of everything random; 0 if not given.")]
+SeedOfTraining = Annotated[int | None, typer.Option("--seed", min=0, help="As in the training, if not given.")]
+Device = Annotated[str | None, typer.Option(metavar="NAME", help="cpu (default), cuda or cuda:1.")]
+Threads = Annotated[int | None, typer.Option(min=1, max=256, help="Threads to compute with; 1 if not given.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Fewer iterations: to see that everything runs.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-LineName = Annotated[str, typer.Option("--line", help="Name of the new line.")]
+LineName = Annotated[str | None, typer.Option("--line", help="The new line that is meant.")]
 
 
 @app.command()
 def train(
-    data: Data,
     out: Out,
+    data: Data = None,
+    recipe: RecipeFile = None,
     original: Original = None,
     new: New = None,
     gap: Gap = None,
-    seed: Seed = 0,
-    trunk: Annotated[Trunk, typer.Option(help="What to start from.")] = Trunk.auto,
-    side_px: Annotated[int, typer.Option(min=32, max=2048, help="Side of the network's input.")] = 160,
-    width: Annotated[float, typer.Option(min=0.05, max=2.0, help="Of the slim trunk.")] = 0.25,
-    iterations: Annotated[int | None, typer.Option(min=1, help="Steps.")] = None,
+    seed: Seed = None,
+    trunk: Annotated[Trunk | None, typer.Option(help="What to start from; auto if not given.")] = None,
+    side_px: Annotated[
+        int | None, typer.Option(min=32, max=2048, help="Side of the network's input; 160 if not given.")
+    ] = None,
+    width: Annotated[
+        float | None, typer.Option(min=0.05, max=2.0, help="Of the slim trunk; 0.25 if not given.")
+    ] = None,
+    iterations: Annotated[int | None, typer.Option(min=1, help="Steps; 250 if not given.")] = None,
     no_jitter: Annotated[bool, typer.Option("--no-jitter", help="Without photometric jitter.")] = False,
     masks_required: Annotated[
         bool, typer.Option("--masks-required", help="Refuse defective pictures without a mask.")
     ] = False,
-    threads: Threads = 1,
+    device: Device = None,
+    threads: Threads = None,
     quick: Quick = False,
     json_: Json = False,
 ) -> None:
@@ -99,42 +102,51 @@ def train(
     Example:
       python -m training train --data examples/data/hazelnut --gap stains+lamp --out build/source
 
-    A training that was killed goes on where it was when the same command is given again.
+    A training that was killed goes on where it was when the same command is given again.  Several processes
+    train together: torchrun --nproc-per-node=2 -m training train …
     """
-    with refusals(), _progress() as progress:
-        recipe = _recipe(
-            trunk=trunk.value,
-            side_px=16 * max(2, round(side_px / 16)),
-            width=width,
-            jitter=not no_jitter,
-            masks="required" if masks_required else "optional",
-            seed=seed,
-            **({} if iterations is None else {"iterations": iterations}),
-        )
-        dataset, lines = _lines(data, original, new, gap, seed, threads)
-        from training.checkpoint import check_place, save_checkpoint
-        from training.train import train as trained
+    settings = {
+        "trunk": None if trunk is None else trunk.value,
+        "side_px": None if side_px is None else 16 * max(2, round(side_px / 16)),
+        "width": width,
+        "iterations": iterations,
+        "jitter": False if no_jitter else None,
+        "masks": "required" if masks_required else None,
+    }
+    with refusals():
+        config = _config(recipe, data, original, new, gap, seed, device, threads, quick, **settings)
+        with _work(config) as work:
+            from training import api
+            from training.checkpoint import check_place
+            from training.outcome import write_trained
 
-        check_place(out)
-        found = trained(
-            dataset, lines, recipe.quick() if quick else recipe, resume=_resume(out), progress=progress
-        )
-        save_checkpoint(found, out)
+            check_place(out)
+            found = api.train(config, resume=_resume(out), progress=work.progress, tell=work.tell)
+            if work.first:
+                write_trained(found, out, work)
     facts = {"out": str(out), "classes": list(found.classes), **found.figures}
-    hand_out(facts, as_json=json_, text=f"{out}: {', '.join(found.classes)}; loss {found.figures['loss_last']:g}")
+    _hand_out(
+        work, facts, json_, f"{out}: {', '.join(found.classes)}; loss {found.figures['loss_last']:g}"
+    )
 
 
 @app.command()
 def adapt(
     checkpoint: CheckpointArgument,
-    data: Data,
     out: Out,
+    data: Data = None,
+    recipe: RecipeFile = None,
     original: Original = None,
     new: New = None,
     gap: Gap = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="As in the training, if not given.")] = None,
-    line: LineName = "new",
-    threads: Threads = 1,
+    method: Annotated[
+        list[str] | None,
+        typer.Option("--method", help="Take this one; repeat to let the rules choose among several."),
+    ] = None,
+    seed: SeedOfTraining = None,
+    line: LineName = None,
+    device: Device = None,
+    threads: Threads = None,
     quick: Quick = False,
     json_: Json = False,
 ) -> None:
@@ -144,41 +156,48 @@ def adapt(
     Example:
       python -m training adapt build/source --data examples/data/hazelnut --gap stains+lamp --out build/adapted
 
-    Every method is kept in OUT/methods, what was decided and why in OUT/figures.json.
+    Every method is kept in OUT/methods, what was decided and why in OUT/figures.json, whether to ship it in
+    OUT/health.html.  Of several new lines each is adapted to from the same weights, and the checkpoint in OUT
+    knows them all: new, new2, …
     """
-    with refusals(), _progress() as progress:
-        from training.adapt import adapt as adapted
-        from training.checkpoint import check_place, load_checkpoint, save_checkpoint
+    with refusals():
+        methods = tuple(method) if method else None
+        config = _config(
+            recipe, data, original, new, gap, seed, device, threads, quick, line=line, methods=methods
+        )
+        with _work(config) as work:
+            from training import api
+            from training.checkpoint import check_place
+            from training.outcome import write_adapted
 
-        check_place(out)
-        base = load_checkpoint(checkpoint)
-        recipe = _recipe_of(base.recipe, seed=seed, quick=quick)
-        dataset, lines = _lines(data, original, new, gap, recipe.seed, threads, base.data)
-        found = adapted(base, dataset, lines, recipe, name=line, resume=_resume(out), progress=progress)
-        save_checkpoint(found.chosen, out)
-        for method, one in found.methods.items():
-            save_checkpoint(one, out / "methods" / method)
-        decision = {"decision": found.decision.document()}
-        write_atomic(out / "figures.json", json.dumps(decision, indent=1).encode() + b"\n")
-    text = f"{out}: {found.decision.method}; {found.decision.why}"
-    hand_out({"out": str(out), **decision}, as_json=json_, text=text)
+            check_place(out)
+            base = api.load_checkpoint(checkpoint)
+            found = api.adapt_all(config, base, resume=_resume(out), progress=work.progress, tell=work.tell)
+            said = write_adapted(base, found, out, work)
+    words = [f"{out}: {name}: {one['method']}; {one['why']}" for name, one in said["lines"].items()]
+    _hand_out(work, {"out": str(out), **said}, json_, "\n".join(words))
 
 
 @app.command()
 def retrain(
     checkpoint: CheckpointArgument,
-    data: Data,
     out: Out,
+    data: Data = None,
+    recipe: RecipeFile = None,
     mentored: Annotated[
         Path | None, typer.Option(help="What `python -m mentoring export` wrote.")
     ] = None,
-    strategy: Annotated[Way, typer.Option(help="What is taken as known besides the answers.")] = Way.omnia,
+    strategy: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="What is taken as known besides the answers; masked+omnia if not given."),
+    ] = None,
     original: Original = None,
     new: New = None,
     gap: Gap = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="As in the training, if not given.")] = None,
-    line: LineName = "new",
-    threads: Threads = 1,
+    seed: SeedOfTraining = None,
+    line: LineName = None,
+    device: Device = None,
+    threads: Threads = None,
     quick: Quick = False,
     json_: Json = False,
 ) -> None:
@@ -192,82 +211,82 @@ def retrain(
     masked learns from the answered cells alone (eq. 4 of the mentoring paper); masked+omnia, the default,
     adds cells that the deployed model is sure are healthy and nobody answered.
     unmasked and full-labels are controls: the one takes the unanswered for healthy, the other uses the
-    truth of the pictures that operators were asked about.
+    truth of the pictures that operators were asked about.  A wrong name is answered with all there are.
     """
-    with refusals(), _progress() as progress:
-        from training.checkpoint import check_place, load_checkpoint, save_checkpoint
-        from training.retrain import read_mentored
-        from training.retrain import retrain as retrained
+    with refusals():
+        config = _config(
+            recipe, data, original, new, gap, seed, device, threads, quick,
+            line=line, strategy=strategy, mentored=mentored,
+        )  # fmt: skip
+        with _work(config) as work:
+            from training import api
+            from training.checkpoint import check_place
+            from training.outcome import write_retrained
+            from training.retrain import read_mentored
+            from training.strategies import SHIPPED, strategy_named
 
-        check_place(out)
-        base = load_checkpoint(checkpoint)
-        recipe = _recipe_of(base.recipe, seed=seed, quick=quick)
-        _, lines = _lines(data, original, new, gap, recipe.seed, threads, base.data)
-        answers = None if mentored is None else read_mentored(mentored)
-        found = retrained(
-            base,
-            lines,
-            recipe,
-            mentored=answers,
-            strategy=strategy.value,
-            name=line,
-            resume=_resume(out),
-            progress=progress,
-        )
-        save_checkpoint(found, out)
-    counts = {} if answers is None else answers.counts()
-    said = ", ".join(f"{count} {name}" for name, count in counts.items())
-    hand_out(
-        {"out": str(out), "strategy": strategy.value, "answers": counts},
-        as_json=json_,
-        text=f"{out}: {strategy.value}{': ' if said else ''}{said}",
-    )
+            name, _ = strategy_named(config.strategy or SHIPPED)
+            check_place(out)
+            answers = None if config.mentored is None else read_mentored(config.mentored)
+            found = api.retrain(
+                config, checkpoint, mentored=answers, resume=_resume(out), progress=work.progress, tell=work.tell
+            )
+            counts = {} if answers is None else answers.counts()
+            if work.first:
+                write_retrained(found, name, counts, out, work)
+    words = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    facts = {"out": str(out), "strategy": name, "answers": counts}
+    _hand_out(work, facts, json_, f"{out}: {name}{': ' if words else ''}{words}")
 
 
 @app.command()
 def evaluate(
     checkpoint: CheckpointArgument,
-    data: Data,
-    out: Annotated[Path | None, typer.Option(help="Folder for evaluation.json and the arrays behind it.")] = None,
+    data: Data = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for page.html, figures.json and the arrays behind them.")
+    ] = None,
+    recipe: RecipeFile = None,
     original: Original = None,
     new: New = None,
     gap: Gap = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="As in the training, if not given.")] = None,
-    threads: Threads = 1,
+    seed: SeedOfTraining = None,
+    device: Device = None,
+    threads: Threads = None,
     json_: Json = False,
 ) -> None:
-    """Judge the test pictures of both lines, each with its own statistics.
+    """Judge the test pictures of all lines, each with its own statistics.
 
     \b
     Example:
       python -m training evaluate build/adapted --data examples/data/hazelnut --gap stains+lamp --json
     """
-    with refusals(), _progress() as progress:
-        from training.checkpoint import load_checkpoint
-        from training.evaluate import evaluate as evaluated
-        from training.evaluate import save_arrays
+    with refusals():
+        config = _config(recipe, data, original, new, gap, seed, device, threads, False)
+        with _work(config) as work:
+            from training import api
+            from training.outcome import figures_in_words, write_evaluated
 
-        base = load_checkpoint(checkpoint)
-        recipe = _recipe_of(base.recipe, seed=seed, quick=False)
-        _, lines = _lines(data, original, new, gap, recipe.seed, threads, base.data, evaluating=True, tell=False)
-        found = evaluated(base, lines, progress=progress)
-        figures = {name: dict(figures) for name, figures in found.figures.items()}
-        if out is not None:
-            save_arrays(found, out)
-            write_atomic(out / "evaluation.json", json.dumps(figures, indent=1).encode() + b"\n")
-    hand_out(figures, as_json=json_, text="\n".join(_in_words(name, one) for name, one in figures.items()))
+            model = api.load_checkpoint(checkpoint)
+            found = api.evaluate(model, config, progress=work.progress)
+            figures = {name: dict(figures) for name, figures in found.figures.items()}
+            if out is not None and work.first:
+                write_evaluated(found, model, out, work)
+    words = "\n".join(figures_in_words(name, one) for name, one in figures.items())
+    _hand_out(work, figures, json_, words)
 
 
 @app.command()
 def pictures(
-    data: Data,
     out: Out,
     part: Annotated[Part, typer.Option(help="Which part of the line.")],
+    data: Data = None,
+    recipe: RecipeFile = None,
     line: Annotated[str, typer.Option(help="original, new, …")] = "new",
     original: Original = None,
     new: New = None,
     gap: Gap = None,
-    seed: Seed = 0,
+    seed: Seed = None,
     most: Annotated[int | None, typer.Option("--max", min=1, help="At most so many.")] = None,
     evaluating: Annotated[bool, typer.Option("--evaluating", help="Labels of the part test too.")] = False,
     json_: Json = False,
@@ -278,16 +297,18 @@ def pictures(
     Example:
       python -m training pictures --data examples/data/hazelnut --gap stains+lamp --part train --out build/pictures
     """
-    with refusals(), _progress() as progress:
-        from training.pictures import write_pictures
+    with refusals():
+        config = _config(recipe, data, original, new, gap, seed, None, None, False)
+        with _work(config) as work:
+            from training.pictures import write_pictures
 
-        _, lines = _lines(data, original, new, gap, seed, 1, evaluating=evaluating, tell=False)
-        labelled = evaluating or part is not Part.test
-        count = write_pictures(
-            lines.line(line), part.value, out, labelled=labelled, most=most, progress=progress
-        )
+            _, lines = config.lines(evaluating=evaluating)
+            labelled = evaluating or part is not Part.test
+            count = write_pictures(
+                lines.line(line), part.value, out, labelled=labelled, most=most, progress=work.progress
+            )
     facts = {"out": str(out), "pictures": count, "line": line, "part": part.value}
-    hand_out(facts, as_json=json_, text=f"{out}: {count} pictures")
+    _hand_out(work, facts, json_, f"{out}: {count} pictures")
 
 
 def main() -> None:
@@ -295,90 +316,50 @@ def main() -> None:
     app()
 
 
-def _lines(
-    data: list[Path],
+def _config(
+    recipe: Path | None,
+    data: list[Path] | None,
     original: str | None,
     new: list[str] | None,
     gap: str | None,
-    seed: int,
-    threads: int,
-    remembered: Mapping[str, Any] | None = None,
-    *,
-    evaluating: bool = False,
-    tell: bool = True,
-) -> Any:
-    """The data set and its lines; roles that are not named are those that the checkpoint remembers."""
-    import cv2
-    import torch
+    seed: int | None,
+    device: str | None,
+    threads: int | None,
+    quick: bool,
+    **settings: Any,
+) -> Config:
+    """The recipe file with the flags over it."""
+    from training.config import config_of
 
-    from edge_sdk.quality.datasets import lines_of, load_dataset
-    from training.data.gaps import names
-
-    torch.set_num_threads(threads)
-    cv2.setNumThreads(threads)
-    if gap is not None and (strange := [part for part in gap.split("+") if part not in names()]):
-        raise ConfigError(f"there is no gap named {strange[0]!r}; give one of {', '.join(names())}, or several with +")
-    dataset = load_dataset(*data)
-    if remembered and original is None and new is None and gap is None:
-        gap = remembered.get("gap")
-        original = ",".join(remembered.get("original", ())) or None
-        new = None if gap else [",".join(one) for one in remembered.get("new", ())]
-    lines = lines_of(dataset, original=original, new=new, gap=gap, seed=seed, evaluating=evaluating)
-    for note in lines.notes if tell else ():
-        say(note)
-    return dataset, lines
-
-
-def _recipe(**given: Any) -> Any:
-    from pydantic import ValidationError
-
-    from training.recipe import Recipe
-
-    try:
-        return Recipe(**given)
-    except ValidationError as error:
-        found = error.errors()[0]
-        raise ConfigError(f"{'.'.join(map(str, found['loc']))} is {found['input']}; {found['msg'].lower()}") from error
-
-
-def _recipe_of(said: Mapping[str, Any], *, seed: int | None, quick: bool) -> Any:
-    """The recipe that a checkpoint was made by; a quick one stays quick."""
-    recipe = _recipe(**said) if seed is None else _recipe(**{**said, "seed": seed})
-    return recipe.quick() if quick and recipe.iterations > 100 else recipe
-
-
-def _resume(out: Path) -> Path:
-    return out.with_name(f".{out.name}.resume.safetensors")
-
-
-def _in_words(line: str, figures: Mapping[str, Any]) -> str:
-    if figures["ap"] is None:
-        return f"{line}: {figures['n']} pictures, nothing to measure on them"
-    low, high = figures["ap_low"], figures["ap_high"]
-    interval = "" if low is None else f" [{low:.3f}, {high:.3f}]"
-    return (
-        f"{line}: AP {figures['ap']:.3f}{interval}, precision {figures['precision']:.2f}, "
-        f"recall {figures['recall']:.2f} ({figures['unit']} of {figures['n']} pictures)"
+    return config_of(
+        recipe,
+        data=tuple(data) if data else None,
+        original=None if original is None else tuple(original.split(",")),
+        new=tuple(new) if new else None,
+        gap=gap,
+        seed=seed,
+        device=device,
+        threads=threads,
+        quickly=quick or None,
+        **settings,
     )
 
 
 @contextmanager
-def _progress() -> Iterator[Any]:
-    """Bars on stderr, one for each thing that is done."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[loss]}"),
-    )
-    with Bars(*columns, console=Console(stderr=True)) as bars:
-        tasks: dict[str, Any] = {}
+def _work(config: Config) -> Iterator[Work]:
+    """Bars, notes and curves of a command, on the config's device and with the other processes if there are any."""
+    from training.api import working
+    from training.outcome import Work
+    from training.progress import shown
 
-        def progress(what: str, step: int, steps: int, terms: Mapping[str, float]) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=steps, loss="")
-            told = " ".join(f"{name} {value:.3f}" for name, value in terms.items())
-            bars.update(tasks[what], completed=step, loss=told)
+    with working(config) as together, shown(hidden=not together.first) as (progress, curves):
+        yield Work(config, progress, curves, together.first, say)
 
-        yield progress
+
+def _hand_out(work: Work, facts: Mapping[str, Any], as_json: bool, text: str) -> None:
+    if work.first:
+        hand_out(dict(facts), as_json=as_json, text=text)
+
+
+def _resume(out: Path) -> Path:
+    return out.with_name(f".{out.name}.resume.safetensors")

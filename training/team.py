@@ -101,12 +101,17 @@ def team() -> Team:
 def at_work(device: str = "cpu") -> Iterator[Team]:
     """Compute on a device, and under ``torchrun`` together with the other processes.
 
+    Within the work of several processes another call changes nothing.
+
     Args:
         device: ``cpu``, ``cuda`` or ``cuda:1``; of several processes each takes a GPU of its own.
 
     Raises:
         ConfigError: The device is not there.
     """
+    if team().size > 1:
+        yield team()
+        return
     size = int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
     if size == 1:
         found = Team(device_of(device))

@@ -1,0 +1,235 @@
+"""Train, adapt, retrain and evaluate as four calls on a ``Config``: what the commands do, for notebooks and programs.
+
+    from training.api import Config, adapt, evaluate, train
+
+    config = Config(data="pictures", gap="lamp", trunk="slim")
+    source = train(config)
+    adapted = adapt(config, source)
+    print(evaluate(adapted.chosen, config).figures)
+
+The modules of the same names hold the work itself, on data sets and lines that one has made oneself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import torch
+
+from edge_sdk.errors import ConfigError
+from edge_sdk.quality.datasets import Dataset, Lines
+from training import adapt as _adapt
+from training import evaluate as _evaluate
+from training import retrain as _retrain
+from training import train as _train
+from training.adapt import Adaptation
+from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from training.config import Config, config_of
+from training.data.views import Views
+from training.evaluate import Evaluation
+from training.recipe import Recipe
+from training.retrain import Mentored, read_mentored
+from training.strategies import SHIPPED
+from training.team import Team, at_work
+from training.train import Progress, quiet
+
+__all__ = [
+    "Adaptation",
+    "Checkpoint",
+    "Config",
+    "Evaluation",
+    "Recipe",
+    "adapt",
+    "adapt_all",
+    "config_of",
+    "evaluate",
+    "load_checkpoint",
+    "retrain",
+    "save_checkpoint",
+    "train",
+    "working",
+]
+
+Model = Checkpoint | Path | str
+"""A checkpoint, or its folder."""
+Tell = Callable[[str], None]
+
+
+def _nobody(sentence: str) -> None:
+    """Nobody is told."""
+
+
+def train(
+    config: Config, *, resume: Path | None = None, progress: Progress = quiet, tell: Tell = _nobody
+) -> Checkpoint:
+    """Train for the original line.
+
+    Args:
+        config: Data, roles, recipe and device.
+        resume: File that keeps the state of a training under way; one that is there is gone on from.
+        progress: Told of every step.
+        tell: Told what was assumed about the pictures, a sentence each.
+
+    Raises:
+        ConfigError: Data, roles or device are not there.
+        DatasetError: The pictures do not allow it.
+    """
+    with working(config):
+        recipe = config.recipe()
+        dataset, lines = config.lines(seed=recipe.seed)
+        _say(lines, tell)
+        return _train.train(dataset, lines, recipe, resume=resume, progress=progress)
+
+
+def adapt(
+    config: Config,
+    source: Model | None = None,
+    *,
+    resume: Path | None = None,
+    progress: Progress = quiet,
+    tell: Tell = _nobody,
+) -> Adaptation:
+    """Adapt to one new line without labels; the label-free rules decide whether and how, unless a method is named.
+
+    Args:
+        config: ``line`` says which new line, where there are several.
+        source: Model of the original line; without it one is trained first.
+        resume: As in ``train``.
+        progress: Told of every step.
+        tell: As in ``train``.
+
+    Raises:
+        ConfigError: There are several new lines and none is named.
+    """
+    with working(config):
+        base = train(config, resume=resume, progress=progress) if source is None else _loaded(source)
+        dataset, lines, recipe = _on(base, config, tell)
+        names = [one.name for one in lines.new]
+        if config.line is None and len(names) > 1:
+            raise ConfigError(f"there are {len(names)} new lines ({', '.join(names)}); name one: line={names[0]!r}")
+        return _adapted(base, dataset, lines, recipe, config, config.line or names[0], resume, progress)
+
+
+def adapt_all(
+    config: Config, source: Model, *, resume: Path | None = None, progress: Progress = quiet, tell: Tell = _nobody
+) -> dict[str, Adaptation]:
+    """Adapt to every new line, or to the one that is named; each from the source, so each has an engine of its own.
+
+    Returns:
+        By line.
+    """
+    with working(config):
+        base = _loaded(source)
+        dataset, lines, recipe = _on(base, config, tell)
+        names = [one.name for one in lines.new] if config.line is None else [config.line]
+        return {
+            name: _adapted(base, dataset, lines, recipe, config, name, _beside(resume, name, names), progress)
+            for name in names
+        }
+
+
+def retrain(
+    config: Config,
+    baseline: Model,
+    *,
+    mentored: Mentored | Views | Path | str | None = None,
+    resume: Path | None = None,
+    progress: Progress = quiet,
+    tell: Tell = _nobody,
+) -> Checkpoint:
+    """Train on with operators' answers, as ``config.strategy`` says.
+
+    Args:
+        config: ``line`` says which line was mentored, ``new`` without it.
+        baseline: The deployed model that they were asked about.
+        mentored: The folder that a hub exported, what is read from it, or pictures with what is known of
+            them; without it ``config.mentored``.
+        resume: As in ``train``.
+        progress: Told of every step.
+        tell: As in ``train``.
+
+    Raises:
+        DatasetError: The strategy needs answers, and there are none.
+    """
+    with working(config):
+        base = _loaded(baseline)
+        _, lines, recipe = _on(base, config, tell)
+        given = config.mentored if mentored is None else mentored
+        return _retrain.retrain(
+            base,
+            lines,
+            recipe,
+            mentored=read_mentored(Path(given)) if isinstance(given, (str, Path)) else given,
+            strategy=config.strategy or SHIPPED,
+            name=config.line or "new",
+            resume=resume,
+            progress=progress,
+        )
+
+
+def evaluate(model: Model, data: Config | Path | str, *, progress: Progress = quiet) -> Evaluation:
+    """Judge the test pictures of all lines, each with its own statistics.
+
+    Args:
+        model: A checkpoint, or its folder.
+        data: Config, or a folder of pictures; roles and parts are those of the checkpoint's training where
+            none are named.
+        progress: Told of every picture.
+    """
+    config = data if isinstance(data, Config) else Config(data=(Path(data),))
+    with working(config):
+        base = _loaded(model)
+        _, lines, _ = _on(base, config, evaluating=True)
+        return _evaluate.evaluate(base, lines, progress=progress)
+
+
+@contextmanager
+def working(config: Config) -> Iterator[Team]:
+    """On the device and with the threads of a config, and under ``torchrun`` with the other processes."""
+    torch.set_num_threads(config.threads)
+    cv2.setNumThreads(config.threads)
+    with at_work(config.device) as together:
+        yield together
+
+
+def _loaded(model: Model) -> Checkpoint:
+    return model if isinstance(model, Checkpoint) else load_checkpoint(Path(model))
+
+
+def _on(
+    base: Checkpoint, config: Config, tell: Tell = _nobody, *, evaluating: bool = False
+) -> tuple[Dataset, Lines, Recipe]:
+    """Pictures and recipe as the checkpoint remembers them, except for what was asked for."""
+    recipe = config.recipe(base.recipe)
+    dataset, lines = config.lines(base.data, seed=recipe.seed, evaluating=evaluating)
+    _say(lines, tell)
+    return dataset, lines, recipe
+
+
+def _say(lines: Lines, tell: Tell) -> None:
+    for note in lines.notes:
+        tell(note)
+
+
+def _adapted(
+    base: Checkpoint,
+    dataset: Dataset,
+    lines: Lines,
+    recipe: Recipe,
+    config: Config,
+    name: str,
+    resume: Path | None,
+    progress: Progress,
+) -> Adaptation:
+    return _adapt.adapt(
+        base, dataset, lines, recipe, methods=config.methods, name=name, resume=resume, progress=progress
+    )
+
+
+def _beside(resume: Path | None, name: str, names: list[str]) -> Path | None:
+    if resume is None or len(names) == 1:
+        return resume
+    return resume.with_name(f"{resume.stem}.{name}{resume.suffix}")
