@@ -19,8 +19,10 @@ from calibration.ranges import read_ranges, write_ranges
 from calibration.report import compare_on_pictures, held_out
 from calibration.report_file import report_file
 from calibration.scales import RULES
+from calibration.thresholds import rendering_thresholds, write_thresholds
 from edge_sdk.documents import canonical_json, sha256_file, write_atomic
 from edge_sdk.errors import ConfigError, FormatError, GateError
+from edge_sdk.quality.thresholds import ALPHA
 
 __all__ = ["app", "main"]
 
@@ -202,6 +204,40 @@ def report(
         hand_out(found.model_dump(mode="json", by_alias=True), as_json=as_json, text=text)
         if broken and strict:
             raise GateError(f"{found.rendering} is refused: {broken[0]}", findings=broken)
+
+
+@app.command(
+    epilog="Example: python -m calibration thresholds build/model.onnx --int8 build/model.cpu.onnx "
+    "--pictures labelled --out build"
+)
+def thresholds(
+    model: Model,
+    pictures: Pictures,
+    out: Out,
+    int8: Annotated[
+        list[Path] | None, typer.Option("--int8", help="An INT8 graph; repeatable.", show_default=False)
+    ] = None,
+    preprocess: Preprocess = None,
+    alpha: Annotated[
+        float, typer.Option("--alpha", help="Share of pictures of a kind that may fall on the wrong side.")
+    ] = ALPHA,
+    as_json: AsJson = False,
+) -> None:
+    """Calibrate thresholds on the outputs of the graphs that a station runs, on labelled held-out pictures."""
+    with refusals():
+        graph = load_graph(model)
+        spec = read_preprocess(preprocess or model.with_name("preprocess.json"))
+        exported = read_exported(model.with_name("export.json"))
+        files = {f"int8-{kind}": path for kind, path in _renderings(int8, graph).items()} if int8 else {"fp32": model}
+        samples = pictures_in(pictures)
+        found = {}
+        for role, path in files.items():
+            with bar(f"judging with {role}", len(samples)) as step:
+                made = rendering_thresholds(path, role, samples, spec, exported, alpha=alpha, progress=step)
+            written = write_thresholds(out, made)
+            found[role] = {"path": str(written), **made.model_dump(mode="json", by_alias=True)}
+        text = "\n".join(f"{row['path']}: {row['how']}; guarantee: {row['guarantee']}" for row in found.values())
+        hand_out(found, as_json=as_json, text=text)
 
 
 def _renderings(named: list[Path], graph: Graph) -> dict[str, Path]:

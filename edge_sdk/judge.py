@@ -62,7 +62,7 @@ class Judge:
         self.rendering = rendering
         self._runner = runner
         self._clock = clock or SystemClock()
-        self._thresholds = thresholds_of(manifest)
+        self._thresholds = thresholds_of(manifest, rendering)
         self._temperature = np.array([band.temperature for band in manifest.thresholds], np.float32)
         spec = manifest.preprocess
         self._input = np.zeros((1, 3, spec.height, spec.width), np.float32)

@@ -25,6 +25,7 @@ __all__ = [
     "FileEntry",
     "Manifest",
     "PostprocessSpec",
+    "RenderingThresholds",
     "labels_of",
     "manifest_bytes",
     "manifest_id",
@@ -65,6 +66,18 @@ class ClassThresholds(Tolerant):
     temperature: float = Field(1.0, gt=0)
 
 
+class RenderingThresholds(Tolerant):
+    """Thresholds that were calibrated on one rendering's own outputs."""
+
+    rendering: str
+    """Role of the graph, e.g. ``int8-cpu``."""
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """Of the graph."""
+    thresholds: tuple[ClassThresholds, ...]
+    how: str
+    guarantee: str
+
+
 class PostprocessSpec(Tolerant):
     """How the network's output becomes confidences."""
 
@@ -100,6 +113,8 @@ class Manifest(Tolerant):
     """The line that the bundle is for."""
     classes: tuple[str, ...] = Field(min_length=1)
     thresholds: tuple[ClassThresholds, ...]
+    calibrated: tuple[RenderingThresholds, ...] | None = None
+    """Of renderings that have thresholds of their own; the others use ``thresholds``, made on FP32 outputs."""
     preprocess: PreprocessSpec
     postprocess: PostprocessSpec
     mm_per_px: float | None = Field(None, gt=0)
@@ -110,9 +125,10 @@ class Manifest(Tolerant):
 
     @model_validator(mode="after")
     def _agrees(self) -> Manifest:
-        named = tuple(band.class_name for band in self.thresholds)
-        if named != self.classes:
-            raise ValueError(f"thresholds are for {', '.join(named)} but the classes are {', '.join(self.classes)}")
+        for bands in (self.thresholds, *(one.thresholds for one in self.calibrated or ())):
+            named = tuple(band.class_name for band in bands)
+            if named != self.classes:
+                raise ValueError(f"thresholds are for {', '.join(named)} but the classes are {', '.join(self.classes)}")
         paths = [entry.path for entry in self.files]
         for path in paths:
             if paths.count(path) > 1:
@@ -148,13 +164,25 @@ def labels_of(manifest: Manifest) -> Labels:
     return Labels(manifest.classes)
 
 
-def thresholds_of(manifest: Manifest) -> Thresholds:
-    """The thresholds of a bundle, as arrays over its classes."""
-    bands = manifest.thresholds
+def thresholds_of(manifest: Manifest, rendering: str = "fp32") -> Thresholds:
+    """The thresholds of a bundle, as arrays over its classes: those of the rendering where it has its own.
+
+    Args:
+        manifest: Of the bundle.
+        rendering: Role of the graph that judges, e.g. ``int8-cpu``.
+    """
+    bands, how, guarantee = manifest.thresholds, manifest.postprocess.how, manifest.postprocess.guarantee
+    for one in manifest.calibrated or ():
+        if one.rendering == rendering:
+            bands, how, guarantee = one.thresholds, one.how, one.guarantee
+            break
+    else:
+        if rendering != "fp32" and guarantee.startswith("conformal"):
+            guarantee = f"none: {guarantee} was calibrated on FP32 outputs, not on those of {rendering}"
     return Thresholds(
         boundary=np.array([band.boundary for band in bands], np.float32),
         pass_below=np.array([band.pass_below for band in bands], np.float32),
         defective_from=np.array([band.defective_from for band in bands], np.float32),
-        how=manifest.postprocess.how,
-        guarantee=manifest.postprocess.guarantee,
+        how=how,
+        guarantee=guarantee,
     )

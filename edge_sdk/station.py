@@ -132,7 +132,7 @@ class Station:
             if config.mentoring is not None and not rehearsal:
                 from edge_sdk.outbox.mentor import Mentor
 
-                mentor = Mentor(config, judge.manifest, clock=clock)
+                mentor = Mentor(config, judge.manifest, rendering=judge.rendering, clock=clock)
                 opened.callback(mentor.close, KEEP_S)
                 pipeline.after = mentor.offer
             if config.bundle.name == LINK and not rehearsal:
@@ -237,7 +237,7 @@ class Station:
         kept = {model: self._labels[model] for model in list(self._labels)[-3:]}
         self._labels = {**kept, judge.model: judge.labels}
         if self._mentor is not None:
-            self._mentor.use(judge.manifest)
+            self._mentor.use(judge.manifest, rendering=judge.rendering)
 
     def close(self) -> None:
         """Stop, keep what was handed to the outbox, write the status once more.  May be called twice."""

@@ -203,7 +203,7 @@ def _outline(manifest: Manifest, identity: str) -> str:
         for band in manifest.thresholds
     ]
     files = [f"  {entry.path}  {entry.bytes} bytes  {entry.role}" for entry in manifest.files]
-    spec = manifest.preprocess
+    spec, own = manifest.preprocess, manifest.calibrated or ()
     return "\n".join(
         [
             f"{manifest.name} {manifest.version}, for the line {manifest.line}",
@@ -212,6 +212,7 @@ def _outline(manifest: Manifest, identity: str) -> str:
             f"input {spec.width} x {spec.height}, {spec.colour}, {spec.resize}; cell {manifest.postprocess.cell_px} px",
             f"thresholds, {manifest.postprocess.how}; guarantee: {manifest.postprocess.guarantee}",
             *bands,
+            *(f"thresholds of {one.rendering}, {one.how}; guarantee: {one.guarantee}" for one in own),
             "files",
             *files,
         ]

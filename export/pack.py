@@ -22,11 +22,19 @@ from calibration.exported import Exported, read_exported
 from calibration.graphs import Graph, load_graph
 from calibration.ranges import read_ranges, spec_digest
 from calibration.report_file import ReportFile
+from calibration.thresholds import read_thresholds
 from edge_sdk.bundles.archive import verify_bundle
 from edge_sdk.bundles.tar import write_tar
 from edge_sdk.documents import read_json, sha256_hex
 from edge_sdk.errors import ConfigError, FormatError
-from edge_sdk.manifest import FileEntry, Manifest, PostprocessSpec, manifest_bytes, manifest_id
+from edge_sdk.manifest import (
+    FileEntry,
+    Manifest,
+    PostprocessSpec,
+    RenderingThresholds,
+    manifest_bytes,
+    manifest_id,
+)
 from edge_sdk.quality.datasets import Sample
 from edge_sdk.quality.gates import Gates
 from export.card import card
@@ -123,6 +131,7 @@ def bundle_from_parts(
         line=checkpoint.line,
         classes=checkpoint.file.classes,
         thresholds=parts.exported.thresholds,
+        calibrated=_calibrated(work, graphs),
         preprocess=spec,
         postprocess=PostprocessSpec(
             cell_px=checkpoint.file.cell_px, how=parts.exported.how, guarantee=parts.exported.guarantee
@@ -142,6 +151,12 @@ def bundle_from_parts(
         members["manifest.sig"] = signatures(manifest_bytes(manifest), key)
     path = _written(members, out / f"{name}-{version}.bundle")
     return Packed(path, manifest_id(manifest), manifest, golden, left_out, key is not None)
+
+
+def _calibrated(work: Path, graphs: dict[str, Path]) -> tuple[RenderingThresholds, ...] | None:
+    """Thresholds of the renderings that are packed, of those that have their own."""
+    found = (read_thresholds(work, role, path) for role, path in graphs.items())
+    return tuple(one for one in found if one is not None) or None
 
 
 def _parts(work: Path, checkpoint: Checkpoint) -> _Parts:

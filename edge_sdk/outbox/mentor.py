@@ -50,6 +50,7 @@ class Mentor:
         config: StationConfig,
         manifest: Manifest,
         *,
+        rendering: str = "fp32",
         clock: Clock | None = None,
         draw: Callable[[], float] = random.random,
     ) -> None:
@@ -58,6 +59,7 @@ class Mentor:
         Args:
             config: Of the station; its section ``mentoring`` says what is kept.
             manifest: Of the bundle that judges now.
+            rendering: Role of the graph that it judges with.
             clock: For the budget.
             draw: Uniform in [0, 1), for the control sample.
 
@@ -91,18 +93,18 @@ class Mentor:
         """Taken by offers alone, which meet here only where several threads inspect."""
         self._closed = False
         self._hurry = threading.Event()
-        self.use(manifest)
+        self.use(manifest, rendering=rendering)
         self._outbox: Outbox | None = None
         self._tried_ns = self._clock.monotonic_ns()
         self._open()
         self._thread = threading.Thread(target=self._run, name="edge-sdk-mentor", daemon=True)
         self._thread.start()
 
-    def use(self, manifest: Manifest) -> None:
+    def use(self, manifest: Manifest, *, rendering: str = "fp32") -> None:
         """Another bundle judges from now on; inspections of the one before may still come in."""
         model = manifest_id(manifest)
         kept = {name: self._judges[name] for name in list(self._judges)[-3:] if name != model}
-        self._judges = {**kept, model: (labels_of(manifest), thresholds_of(manifest))}
+        self._judges = {**kept, model: (labels_of(manifest), thresholds_of(manifest, rendering))}
 
     def offer(self, inspection: Inspection) -> bool:
         """Hand over an inspection if it is worth keeping.  Never waits, never raises for want of room.

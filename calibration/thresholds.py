@@ -1,0 +1,130 @@
+"""Thresholds of a rendering, from its own outputs on labelled pictures.
+
+INT8 moves confidences a little, and a guarantee that was made on FP32 outputs says nothing of them.  So the graph that
+a station runs is calibrated once more on labelled pictures that trained nothing, and the bundle says which it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from calibration.collect import frames_of
+from calibration.exported import Exported
+from calibration.sessions import open_session
+from edge_sdk.documents import canonical_json, read_json, sha256_file, write_atomic
+from edge_sdk.errors import DatasetError, FormatError
+from edge_sdk.manifest import ClassThresholds, RenderingThresholds
+from edge_sdk.quality.datasets import Sample
+from edge_sdk.quality.pictures import picture_size
+from edge_sdk.quality.thresholds import ALPHA, calibrated_band
+from edge_sdk.vision.decode import confidence_from_logits
+from edge_sdk.vision.preprocess import PreprocessSpec, valid_cells
+
+__all__ = ["file_of", "read_thresholds", "rendering_thresholds", "write_thresholds"]
+
+
+def rendering_thresholds(
+    path: Path,
+    role: str,
+    samples: Sequence[Sample],
+    spec: PreprocessSpec,
+    exported: Exported,
+    *,
+    alpha: float = ALPHA,
+    progress: Callable[[], None] = lambda: None,
+) -> RenderingThresholds:
+    """Run a graph on labelled pictures and calibrate its thresholds.
+
+    Args:
+        path: The graph that a station would run.
+        role: ``fp32``, ``int8-cpu`` or ``int8-trt``.
+        samples: Labelled, held out from training; those whose label is no truth are passed over.
+        spec: What the network was trained with.
+        exported: Classes and temperature of the line.
+        alpha: In (0, 1).
+        progress: Called after each picture.
+
+    Returns:
+        With ``guarantee`` ``conformal alpha n``, or ``none`` and what is missing.
+
+    Raises:
+        DatasetError: No picture has a label that says healthy or names a class of the model.
+        FormatError: The graph has no output named cells.
+    """
+    session = open_session(path, reference=role == "int8-trt")
+    if "cells" not in session.outputs:
+        raise FormatError(f"{path} has no output named cells; thresholds are of cells, so export a graph that has it")
+    classes = exported.classes
+    # a model of one class means any defect by it
+    judged = [
+        one
+        for one in samples
+        if one.healthy or (one.healthy is False and (len(classes) == 1 or one.label in classes))
+    ]
+    if not judged:
+        raise DatasetError(
+            f"none of the {len(samples)} pictures is labelled healthy or as one of {', '.join(classes)}; "
+            "give a data set with labels"
+        )
+    maxima = np.zeros((len(judged), len(classes)), np.float32)
+    for n, (sample, frame) in enumerate(frames_of(judged, spec)):
+        confidence = confidence_from_logits(session.run(frame)["cells"][0], exported.temperature())
+        height, width = picture_size(sample.path)
+        shown = valid_cells(spec, height, width, (confidence.shape[1], confidence.shape[2]))
+        maxima[n] = confidence[:, shown].max(axis=1)
+        progress()
+    healthy = np.array([bool(one.healthy) for one in judged])
+    shows = np.array(
+        [[one.healthy is False and (len(classes) == 1 or one.label == name) for name in classes] for one in judged]
+    )
+    found = calibrated_band(maxima, healthy, shows, alpha=alpha, source=f"the labelled set for {role}")
+    bands = tuple(
+        ClassThresholds(
+            class_name=name,
+            boundary=_short(found.boundary[k]),
+            pass_below=_short(found.pass_below[k]),
+            defective_from=_short(found.defective_from[k]),
+            temperature=_short(exported.temperature()[k]),
+        )
+        for k, name in enumerate(classes)
+    )
+    return RenderingThresholds(
+        rendering=role, sha256=sha256_file(path), thresholds=bands, how=found.how, guarantee=found.guarantee
+    )
+
+
+def file_of(role: str, folder: Path) -> Path:
+    """Where a rendering's thresholds lie beside its graph."""
+    return folder / f"thresholds.{role}.json"
+
+
+def write_thresholds(folder: Path, found: RenderingThresholds) -> Path:
+    """Write them where ``export pack`` looks for them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = file_of(found.rendering, folder)
+    write_atomic(path, canonical_json(found) + b"\n")
+    return path
+
+
+def read_thresholds(folder: Path, role: str, graph: Path) -> RenderingThresholds | None:
+    """A rendering's thresholds, or ``None`` where it has none of its own.
+
+    Raises:
+        FormatError: They are damaged, or of another graph.
+    """
+    path = file_of(role, folder)
+    if not path.exists():
+        return None
+    found = read_json(path, RenderingThresholds)
+    if found.rendering != role or found.sha256 != sha256_file(graph):
+        raise FormatError(
+            f"{path} is of another graph than {graph.name}; make it again: python -m calibration thresholds"
+        )
+    return found
+
+
+def _short(value: object) -> float:
+    return round(float(value), 6)  # type: ignore[arg-type]

@@ -1,0 +1,142 @@
+"""A line's thresholds from labelled pictures, with a guarantee where there are enough of them.
+
+Training calibrates a line's model here and calibration each INT8 rendering of it, so both mean the same by *uncertain*.
+A line without labels keeps the fixed band, and says so.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from edge_sdk.arrays import Array, Bools
+from edge_sdk.errors import RangeError
+from edge_sdk.labels import Thresholds
+
+__all__ = ["ALPHA", "BAND", "VALIDATE", "calibrated_band", "enough_for", "fixed_band", "missing"]
+
+BAND = (0.3, 0.5, 0.8)
+"""``pass_below``, ``boundary`` and ``defective_from`` where nothing better is known."""
+ALPHA = 0.1
+"""Share of pictures of a kind that may fall on the wrong side, over all classes."""
+VALIDATE = "part validate"
+"""Whence the original line's labelled pictures come."""
+LEAST = 0.02
+"""Lowest confidence that an operator is asked from without a calibration."""
+EDGE = 1e-4
+"""Nearest that a threshold comes to 0 or 1: beyond it float16 maps say nothing."""
+
+
+def fixed_band(classes: int, *, why: str, ask_from: Array | None = None) -> Thresholds:
+    """The same band for every class, which guarantees nothing.
+
+    Args:
+        classes: K.
+        why: Why there is no guarantee, as it will stand behind ``none:``.
+        ask_from: ``(K,)`` where the usual ``pass_below`` is too high for a model that is never so sure.
+    """
+    low, middle, high = BAND
+    usual = np.full(classes, low, np.float32)
+    asked = usual if ask_from is None else np.minimum(usual, np.maximum(ask_from, LEAST)).astype(np.float32)
+    lowest = float(asked.min())
+    lowered = f", lowered to {lowest:.2g} where defects score no higher" if lowest < low else ""
+    return Thresholds(
+        boundary=np.full(classes, middle, np.float32),
+        pass_below=asked,
+        defective_from=np.full(classes, high, np.float32),
+        how=f"fixed: ask from {low:g}{lowered}, count from {middle:g}, reject from {high:g}",
+        guarantee=f"none: {why}",
+    )
+
+
+def _reached(maxima: Array, shows: Bools) -> Array:
+    """``(K,)``: what half of the pictures that show a class reach; of a class without one, of any defect."""
+    anything = maxima[shows.any(axis=1)]
+    return np.array(
+        [
+            np.median(maxima[shows[:, k], k]) if shows[:, k].any() else np.median(anything.max(axis=1))
+            for k in range(maxima.shape[1])
+        ],
+        np.float32,
+    )
+
+
+def enough_for(alpha: float) -> int:
+    """How many pictures of a kind a quantile at ``alpha`` needs.
+
+    Raises:
+        RangeError: ``alpha`` lies outside (0, 1).
+    """
+    if not 0 < alpha < 1:
+        raise RangeError(f"alpha is {alpha:g}; give a share above 0 and below 1")
+    # the smallest n with ceil((n + 1)(1 - alpha)) <= n; rounded, since 0.9 / 0.1 is no whole 9
+    return math.ceil(round((1 - alpha) / alpha, 9))
+
+
+def missing(healthy: int, rarest: int, classes: int, *, alpha: float = ALPHA, source: str = VALIDATE) -> str:
+    """What a guarantee lacks, as it will stand behind ``none:``; empty where nothing is.
+
+    Args:
+        healthy: Pictures without a defect.
+        rarest: Pictures that show the rarest class.
+        classes: K.
+        alpha: In (0, 1).
+        source: What the pictures are.
+    """
+    wanted = enough_for(alpha / classes)
+    if min(healthy, rarest) >= wanted:
+        return ""
+    return (
+        f"{source} holds {healthy} healthy pictures and at least {rarest} of each defect; "
+        f"conformal at alpha {alpha:g} needs {wanted} of each"
+    )
+
+
+def calibrated_band(
+    maxima: Array, healthy: Bools, shows: Bools, *, alpha: float = ALPHA, source: str = VALIDATE
+) -> Thresholds:
+    """Split-conformal thresholds of each class from the strongest cell of labelled pictures.
+
+    Of a class, at most ``alpha / K`` of the healthy pictures to come reach their quantile, and at most as
+    many of the defective ones stay below theirs, if they are like those given.  ``pass_below`` is the
+    smaller of the two quantiles and ``defective_from`` the larger; ``boundary`` is 0.5, moved between them.
+
+    Args:
+        maxima: ``(N, K)`` confidence of each picture's strongest cell, in [0, 1].
+        healthy: ``(N,)`` pictures without any defect.
+        shows: ``(N, K)`` pictures that show a defect of the class.
+        alpha: In (0, 1).
+        source: What the pictures are, for those who read it.
+
+    Returns:
+        The fixed band, with the reason, where a class has too few pictures of a kind; it asks from where half
+        of the defects are seen, since a model that is never sure would otherwise never be corrected.
+
+    Reference:
+        Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2005, section 4.5 (class by class).
+    """
+    classes = maxima.shape[1]
+    share = alpha / classes
+    rarest = int(shows.sum(axis=0).min())
+    fewest = min(int(healthy.sum()), rarest)
+    lacking = missing(int(healthy.sum()), rarest, classes, alpha=alpha, source=source)
+    if lacking:
+        return fixed_band(
+            classes,
+            why=lacking,
+            ask_from=_reached(maxima, shows) if shows.any() else None,
+        )
+    low, high = np.empty(classes, np.float32), np.empty(classes, np.float32)
+    for k in range(classes):
+        good, bad = np.sort(maxima[healthy, k]), np.sort(maxima[shows[:, k], k])
+        top = good[math.ceil(round((len(good) + 1) * (1 - share), 9)) - 1]
+        bottom = bad[math.floor(round((len(bad) + 1) * share, 9)) - 1]
+        low[k], high[k] = np.clip(sorted((top, bottom)), EDGE, 1 - EDGE)
+    return Thresholds(
+        boundary=np.clip(np.float32(BAND[1]), low, high),
+        pass_below=low,
+        defective_from=high,
+        how=f"conformal quantiles of the strongest cell of {len(maxima)} pictures of {source}",
+        guarantee=f"conformal alpha {alpha:g} n {fewest}",
+    )

@@ -1,0 +1,103 @@
+"""Thresholds of the rendering that a bundle runs: made on its own outputs, packed, and used by the station."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from calibration.cli import app as calibration_app
+from calibration.exported import read_exported
+from calibration.sessions import open_session
+from calibration.thresholds import read_thresholds
+from edge_sdk.bundles.archive import open_bundle
+from edge_sdk.errors import FormatError
+from edge_sdk.judge import Judge
+from edge_sdk.manifest import thresholds_of
+from edge_sdk.quality.datasets import load_dataset, read_image
+from edge_sdk.runners.base import open_runner
+from edge_sdk.vision.preprocess import preprocess
+from export.cli import app as export_app
+from tests.export.conftest import BAND, SPEC, call, pictures
+
+
+def calibrated_on(work: Path, folder: Path, *more: object) -> tuple[int, str, str]:
+    words = ["thresholds", work / "model.onnx", "--pictures", folder, "--out", work, *more]
+    return call(calibration_app, *words)
+
+
+def test_a_bundle_carries_the_thresholds_of_the_graph_it_runs(
+    work: Path, checkpoint: Path, others: Path, tmp_path: Path
+) -> None:
+    labelled = pictures(tmp_path / "labelled", 60, seed=700)
+    code, stdout, talk = calibrated_on(work, labelled, "--int8", work / "model.cpu.onnx", "--json")
+    assert code == 0, talk
+    assert json.loads(stdout)["int8-cpu"]["guarantee"] == "conformal alpha 0.1 n 30"
+    (work / "report.json").unlink()  # a network this small is no faster in INT8, which would leave it out
+    words = ["pack", work, "--ckpt", checkpoint, "--line", "new", "--golden", others, "--name", "press-3"]
+    code, _, talk = call(export_app, *words, "--version", "1.0", "--out", tmp_path)
+    assert code == 0, talk
+
+    bundle = open_bundle(tmp_path / "press-3-1.0.bundle", trust="unsigned")
+    own = thresholds_of(bundle.manifest, "int8-cpu")
+    assert own.how == "conformal quantiles of the strongest cell of 60 pictures of the labelled set for int8-cpu"
+    assert own.pass_below[0] != pytest.approx(BAND["pass_below"])
+    assert thresholds_of(bundle.manifest).pass_below[0] == pytest.approx(BAND["pass_below"]), "FP32 as trained"
+
+    # what the station judges with, and what the quantiles promise on the pictures they are of
+    path = bundle.root / "model" / "model.cpu.onnx"
+    judge = Judge(bundle.manifest, open_runner(path), model=bundle.id, rendering="int8-cpu")
+    assert judge._thresholds.pass_below[0] == own.pass_below[0]
+    judge.close()
+    session = open_session(work / "model.cpu.onnx")
+    healthy, top = [], []
+    for sample in load_dataset(labelled).samples:
+        cells = session.run(preprocess(read_image(sample), SPEC))["cells"]
+        healthy.append(bool(sample.healthy))
+        top.append(1 / (1 + np.exp(-float(cells.max()))))
+    assert (np.array(top)[np.array(healthy)] > own.defective_from[0] + 1e-5).mean() <= 0.1
+    assert (np.array(top)[~np.array(healthy)] < own.pass_below[0] - 1e-5).mean() <= 0.1
+
+
+def test_a_rendering_without_its_own_takes_over_no_guarantee(work: Path, checkpoint: Path, others: Path) -> None:
+    words = ["pack", work, "--ckpt", checkpoint, "--line", "new", "--golden", others, "--name", "plain"]
+    code, _, talk = call(export_app, *words, "--version", "1.0", "--out", work)
+    assert code == 0, talk
+    manifest = open_bundle(work / "plain-1.0.bundle", trust="unsigned").manifest
+    assert manifest.calibrated is None
+    said = manifest.postprocess.model_copy(update={"guarantee": "conformal alpha 0.1 n 30"})
+    promised = manifest.model_copy(update={"postprocess": said})
+    assert thresholds_of(promised).guarantee == "conformal alpha 0.1 n 30"
+    assert thresholds_of(promised, "int8-cpu").guarantee == (
+        "none: conformal alpha 0.1 n 30 was calibrated on FP32 outputs, not on those of int8-cpu"
+    )
+
+
+def test_with_too_few_pictures_there_is_no_guarantee_and_the_reason(work: Path, tmp_path: Path) -> None:
+    code, stdout, _ = calibrated_on(work, pictures(tmp_path / "few", 10), "--json")
+    assert code == 0
+    assert json.loads(stdout)["fp32"]["guarantee"] == (
+        "none: the labelled set for fp32 holds 5 healthy pictures and at least 5 of each defect; "
+        "conformal at alpha 0.1 needs 9 of each"
+    )
+
+
+def test_thresholds_of_another_graph_are_refused(work: Path, tmp_path: Path) -> None:
+    graph = work / "model.cpu.onnx"
+    assert read_thresholds(work, "int8-cpu", graph) is None
+    calibrated_on(work, pictures(tmp_path / "few", 10), "--int8", graph)
+    assert read_thresholds(work, "int8-cpu", graph) is not None
+    graph.write_bytes(graph.read_bytes() + b"\0")
+    with pytest.raises(FormatError, match=r"thresholds.int8-cpu.json is of another graph than model.cpu.onnx; make it"):
+        read_thresholds(work, "int8-cpu", graph)
+
+
+def test_pictures_without_labels_are_refused(work: Path, tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "bare", 4)
+    (folder / "labels.csv").unlink()
+    code, _, talk = calibrated_on(work, folder)
+    assert code == 1
+    assert "none of the 4 pictures is labelled healthy or as one of defect; give a data set with labels" in talk
+    assert read_exported(work / "export.json").classes == ("defect",)
