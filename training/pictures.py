@@ -13,7 +13,7 @@ import yaml
 from edge_sdk.documents import write_atomic
 from edge_sdk.errors import DatasetError
 from edge_sdk.quality.datasets import Line
-from training.data.views import line_image
+from training.data.views import line_image, line_truth
 from training.train import Progress, quiet
 
 __all__ = ["write_pictures"]
@@ -58,7 +58,7 @@ def write_pictures(
         cv2.imwrite(str(folder / name), line_image(line, sample), [cv2.IMWRITE_PNG_COMPRESSION, 1])
         row = {"image": name, "label": "", "mask": "", "domain": line.name, "group": sample.unit}
         if labelled:
-            truth = line.truth(sample)
+            truth = line_truth(line, sample)
             row["label"] = sample.label
             if truth.mask is not None and truth.mask.any():
                 (folder / "masks").mkdir(exist_ok=True)

@@ -166,7 +166,8 @@ def data_of(dataset: Dataset, lines: Lines) -> dict[str, Any]:
         "notes": list(lines.notes),
         "original": list(lines.original.domains),
         "new": [list(line.domains) for line in lines.new],
-        "gap": lines.new[0].gap if lines.new else None,
+        "gap": lines.original.gap or (lines.new[0].gap if lines.new else None),
+        "gap_on": "original" if lines.original.gap else "new",
     }
 
 

@@ -147,6 +147,7 @@ def lines_of(
     original: str | Sequence[str] | None = None,
     new: Sequence[str] | None = None,
     gap: str | None = None,
+    gap_on: str = "new",
     seed: int = 0,
     evaluating: bool = False,
     shares: Sequence[float] = SHARES,
@@ -164,15 +165,20 @@ def lines_of(
         original: Domains of the original line, a list or separated by commas.
         new: One entry a new line, domains separated by commas.
         gap: Transform that makes the new line out of the original domains.
+        gap_on: ``new``: the new line stands behind the gap; ``original``: the original line does, and the new one
+            shows the files as they are.  The colour-gap paper tells its direction both ways.
         seed: Of the dealing.
         evaluating: Hand out the truth of the part test.  Training never does.
         shares: Of train, validate, mentor and test.
         fold: ``(k, K)`` for cross-fitting.
 
     Raises:
-        ConfigError: A domain is unknown or has two roles, or ``new`` and ``gap`` are both given.
+        ConfigError: A domain is unknown or has two roles, ``new`` and ``gap`` are both given, or ``gap_on`` names
+            no line.
         DatasetError: The original line has no defect, or nothing that shows what healthy looks like.
     """
+    if gap_on not in ("new", "original"):
+        raise ConfigError(f"gap_on is {gap_on!r}; give new or original, the line that stands behind the gap")
     old, news, gap, how = _roles(
         dataset, _split_commas(original), [_split_commas(one) for one in new or ()], gap
     )
@@ -199,12 +205,13 @@ def lines_of(
             **{part: tuple(samples) for part, samples in by_part.items()},
         )
 
-    first = line("original", old, None)
+    behind = {gap_on: gap}
+    first = line("original", old, behind.get("original"))
     if gap is None:
         names = ["new"] + [f"new{number}" for number in range(2, len(news) + 1)]
         others = [line(name, domains, None) for name, domains in zip(names, news, strict=False)]
     else:
-        second = line("new", old, gap)
+        second = line("new", old, behind.get("new"))
         kept, given = halves(second.train, seed=seed)
         if {s.unit for s in kept} & {s.unit for s in given}:
             notes = (
@@ -213,6 +220,8 @@ def lines_of(
             )
         first = replace(first, train=tuple(s for s in kept if s.healthy is not None), mentor=())
         others = [replace(second, train=given)]
+    if gap is not None and gap_on == "original":
+        how = f"original line: {', '.join(old)} behind the gap {gap}; new line: the same pictures as they are"
     return Lines(original=first, new=tuple(others), notes=(how, *dataset.notes, *notes))
 
 

@@ -87,3 +87,31 @@ def test_a_gap_or_strength_that_there_is_not_is_told() -> None:
         gaps.apply("lamp+fog", plate(), key="a")
     with pytest.raises(RangeError, match="the strength of the gap is 3; give 0 to 2, 1 is what results state"):
         gaps.apply("lamp", plate(), key="a", strength=3)
+
+
+def test_another_viewpoint_moves_the_mask_with_the_picture_and_cuts_nothing_off() -> None:
+    image = np.full((120, 160, 3), 200, np.uint8)
+    mask = np.zeros((120, 160), np.uint8)
+    for value, (top, left) in enumerate([(0, 0), (0, 150), (110, 150), (110, 0), (50, 70)], start=1):
+        image[top : top + 10, left : left + 10] = 10 * value
+        mask[top : top + 10, left : left + 10] = value
+    for strength in (0.5, 1.0, 2.0):
+        shown = gaps.apply("viewpoint", image, key="a", strength=strength)
+        where = gaps.moved("viewpoint", mask, strength=strength)
+        assert where.dtype == np.uint8 and set(np.unique(where)) == {0, 1, 2, 3, 4, 5}
+        for value in range(1, 6):
+            inside = shown[where == value].mean(axis=1)
+            assert np.median(inside) == pytest.approx(10 * value, abs=2)
+        assert np.median(shown[where == 0]) == 200
+        assert not np.array_equal(where, mask)
+
+
+def test_a_defect_of_a_pixel_is_not_lost_and_other_gaps_move_nothing() -> None:
+    mask = np.zeros((90, 90), np.uint8)
+    for row in range(3, 90, 7):
+        mask[:] = 0
+        mask[row, 60] = 2
+        found = gaps.moved("stains+viewpoint", mask, strength=2)
+        assert (found == 2).any()
+    assert gaps.moved("lamp+grey", mask) is mask
+    assert gaps.moved("viewpoint", mask, strength=0) is mask

@@ -6,10 +6,12 @@ of the picture and of ``key`` alone, so a picture looks the same in training, in
 in the report, on every machine.
 
 Gaps are joined with a plus and applied from left to right as written: ``stains+lamp`` soils the
-parts, then changes the lamp that lights them.  None moves anything, so masks stay true.
+parts, then changes the lamp that lights them.  ``viewpoint`` alone moves anything: ``moved`` moves a mask
+with the picture; every other gap leaves masks true.
 
 Reference:
-    Anomaly classifier with domain adaptation, section 3.1, for the colour gaps; the mentoring paper
+    The colour-gap paper (Wu, Cheng, Chen, Study on anomaly classifier with domain adaptation), section 3.1, for
+    ``grey`` and ``chromaticity``, section 1 for brightness, section 3.2 for other angles; the mentoring paper
     (Cordier, Das, Gutierrez, QCAV 2021) for harmless marks that cause false alarms.
 """
 
@@ -23,7 +25,7 @@ import numpy as np
 from edge_sdk.arrays import Array, Floats, Image
 from edge_sdk.errors import ConfigError, RangeError
 
-__all__ = ["DEFAULT_GAP", "STRENGTH", "apply", "names"]
+__all__ = ["DEFAULT_GAP", "STRENGTH", "apply", "moved", "names"]
 
 DEFAULT_GAP = "lamp"
 
@@ -69,6 +71,32 @@ def apply(name: str, image: Image, *, key: str, strength: float = STRENGTH) -> I
     return np.asarray(np.clip(np.rint(pixels * 255), 0, 255), np.uint8)
 
 
+def moved(name: str, mask: Array, *, strength: float = STRENGTH) -> Array:
+    """A mask where the gap's picture shows what it marks.
+
+    Args:
+        name: As of ``apply``.
+        mask: ``(H, W)`` uint8, 0 healthy, else the class; what comes into view from beyond the picture is healthy.
+        strength: As of ``apply``.
+
+    Returns:
+        ``(H, W)`` uint8; a defect that would become smaller than a pixel keeps one.
+    """
+    import cv2
+
+    if "viewpoint" not in name.split("+") or not strength:
+        return mask
+    height, width = mask.shape
+    turned = _homography(height, width, strength)
+    shown = np.asarray(cv2.warpPerspective(mask, turned, (width, height), flags=cv2.INTER_NEAREST), np.uint8)
+    for value in set(np.unique(mask)) - {0} - set(np.unique(shown)):
+        rows, columns = np.nonzero(mask == value)
+        centre = np.array([[[float(columns.mean()), float(rows.mean())]]], np.float32)
+        x, y = cv2.perspectiveTransform(centre, turned)[0, 0]
+        shown[min(height - 1, max(0, round(float(y)))), min(width - 1, max(0, round(float(x))))] = value
+    return shown
+
+
 def _grey(pixels: Floats, _: np.random.Generator, strength: float) -> Floats:
     """Towards one channel, as a monochrome camera sees it."""
     weights = np.array([0.114, 0.587, 0.299], np.float32)
@@ -99,6 +127,34 @@ def _tint(pixels: Floats, _: np.random.Generator, strength: float) -> Floats:
     """Another white balance: blue up, red down."""
     gains = 1 + strength * np.array([0.35, 0.05, -0.25], np.float32)
     return _floats(np.clip(pixels * gains, 0, 1))
+
+
+def _viewpoint(pixels: Floats, _: np.random.Generator, strength: float) -> Floats:
+    """A camera mounted elsewhere: a homography, the same for every picture, with nothing cut off.
+
+    What comes into view beyond the picture has the colour of the picture's border.
+    """
+    import cv2
+
+    height, width = pixels.shape[:2]
+    edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    beyond = tuple(float(one) for one in np.median(edge, axis=0))
+    turned = _homography(height, width, strength)
+    return _floats(
+        cv2.warpPerspective(pixels, turned, (width, height), flags=cv2.INTER_LINEAR, borderValue=beyond)
+    )
+
+
+def _homography(height: int, width: int, strength: float) -> Array:
+    """From pixels of the picture to pixels of the new view: its far side is narrower and lower, and turned a little."""
+    import cv2
+
+    right, bottom = float(width - 1), float(height - 1)
+    corners = np.array([[0, 0], [right, 0], [right, bottom], [0, bottom]], np.float32)
+    inwards = np.array([[0.12, 0.10], [-0.06, 0.03], [-0.01, -0.01], [0.02, -0.04]], np.float32)
+    return np.asarray(
+        cv2.getPerspectiveTransform(corners, corners + strength * inwards * np.array([right, bottom], np.float32))
+    )
 
 
 def _lamp(pixels: Floats, chance: np.random.Generator, strength: float) -> Floats:
@@ -178,6 +234,7 @@ _GAPS: dict[str, _Transform] = {
     "gamma": _gamma,
     "brightness": _brightness,
     "tint": _tint,
+    "viewpoint": _viewpoint,
     "lamp": _lamp,
     "stains": _stains,
 }

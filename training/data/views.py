@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from edge_sdk.quality.datasets import Line, Sample, Truth, read_image
 from edge_sdk.vision.preprocess import PreprocessSpec, cells_of_mask, fitted, valid_cells
 from training.data import gaps
 
-__all__ = ["CELL_COVERED", "Views", "batches_of", "line_image", "normalised", "views_of"]
+__all__ = ["CELL_COVERED", "Views", "batches_of", "line_image", "line_truth", "normalised", "views_of"]
 
 CELL_COVERED = 0.08
 """Share of a cell that a defect must cover to make it defective."""
@@ -77,6 +77,19 @@ def line_image(line: Line, sample: Sample) -> Image:
     return image if line.gap is None else gaps.apply(line.gap, image, key=sample.image)
 
 
+def line_truth(line: Line, sample: Sample) -> Truth:
+    """What is known of a sample's picture as this line shows it: a gap that moves the part moves its mask.
+
+    Raises:
+        TruthWithheld: The picture is of the part test, and this is no evaluation.
+        DatasetError: The mask cannot be used.
+    """
+    said = line.truth(sample)
+    if line.gap is None or said.mask is None or not said.mask.any():
+        return said
+    return replace(said, mask=gaps.moved(line.gap, said.mask))
+
+
 def views_of(
     line: Line,
     samples: Sequence[Sample],
@@ -112,7 +125,7 @@ def views_of(
         images[n] = fitted(image, spec)
         valid[n] = valid_cells(spec, image.shape[0], image.shape[1], grid)
         if labelled:
-            said = line.truth(sample)
+            said = line_truth(line, sample)
             defective[n] = said.healthy is False
             if grid == (1, 1) and said.healthy is not None:
                 truth[n, :, 0, 0], known[n] = _shown(said, classes), 1
