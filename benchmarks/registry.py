@@ -11,6 +11,7 @@ from edge_sdk.errors import ConfigError
 __all__ = ["MODULES", "benchmark"]
 
 MODULES = {
+    "E6": "benchmarks.adaptation.selection",
     "L1": "benchmarks.loop",
     "Q5": "benchmarks.export_nodes",
     "R4": "benchmarks.startup",
