@@ -19,18 +19,22 @@ import numpy as np
 
 from benchmarks.results import Chart, Result, Steps, Value
 from edge_sdk.arrays import Bools, Floats
-from edge_sdk.outbox.quotas import RANDOM, SHARES, Quotas, Values, values_of
+from edge_sdk.clock import FakeClock
+from edge_sdk.inspections import Verdict
+from edge_sdk.outbox.budget import Budget
+from edge_sdk.outbox.quotas import RANDOM, SHARES, Quotas, Values, places_of, values_of
+from edge_sdk.outbox.selection import value_of
 from edge_sdk.quality.datasets import Dataset, Line, Lines, Sample, load_dataset
 from edge_sdk.quality.measures import average_precision, paired_t_interval
 
 if TYPE_CHECKING:
-    from training.checkpoint import Checkpoint
+    from training.checkpoint import Checkpoint, LineState
     from training.recipe import Recipe
 
 __all__ = ["MINUTES", "NEEDS", "POLICIES", "SEEDS", "SUITE", "TITLE", "Watched", "chosen", "drawn_lines", "run",
            "seed_of"]  # fmt: skip
 
-TITLE = "Which frames to ask about: six scores and quotas"
+TITLE = "Which frames to ask about: six scores, quotas and the station's budget"
 SUITE = "adaptation"
 MINUTES = 6.0
 NEEDS = ("torch", "cv2")
@@ -41,8 +45,8 @@ FRAMES, BUDGET, HOURS, P_DEFECT = 2000, 100, 4, 0.05
 ORIGINAL, VALIDATE, UNLABELLED, TEST = 600, 100, 200, 3000
 SIDE_PX = 64
 """As drawn: the first two stages have a stride of 8, so that the cells are those of the truth."""
-POLICIES = ("random", "strongest", "margin", "entropy", "novelty", "k-centre", "quotas")
-WORDS = {"entropy": "mean entropy"}
+POLICIES = ("random", "strongest", "margin", "entropy", "novelty", "k-centre", "station", "quotas")
+WORDS = {"entropy": "mean entropy", "station": "the station's budget"}
 STRATEGY = "masked+omnia"
 
 
@@ -55,6 +59,8 @@ class Watched:
     """``(N, F)``, in standard deviations from the line's mean."""
     detected: Bools
     """``(N,)`` whether any cell reaches its class's ``pass_below``."""
+    worth: Floats
+    """``(N,)`` by which the station ranks the detected ones."""
 
 
 def run(*, quick: bool, progress: Steps) -> Result:
@@ -88,8 +94,8 @@ def run(*, quick: bool, progress: Steps) -> Result:
             "part that was weighted to the stream's share of defects",
             "a budget counts frames: a frame that the model passes takes one answer, another one to three, so policies "
             "that seek doubt are given more answers (columns confirm, infirm, unsure)",
-            "quotas decide at the end of each of four hours; the other policies rank the whole stream, which no "
-            "station can: their rows are what hindsight would give",
+            "quotas decide at the end of each of four hours and the station's budget at every frame; the other "
+            "policies rank the whole stream, which no station can: their rows are what hindsight would give",
         ],
         settings={
             "seeds": list(seeds),
@@ -180,6 +186,8 @@ def chosen(
         return sorted(picked)
     if policy == "k-centre":
         return _k_centre(watched, budget)
+    if policy == "station":
+        return _by_budget(watched, budget, chance)
     score = np.array([getattr(one, policy) for one in watched.values])
     return sorted(int(n) for n in np.argsort(-score, kind="stable")[:budget])
 
@@ -202,6 +210,23 @@ def _k_centre(watched: Watched, budget: int) -> list[int]:
         near = np.minimum(near, (off**2).sum(axis=1))
         place = int(np.argmax(near))
     return sorted(picked)
+
+
+def _by_budget(watched: Watched, budget: int, chance: np.random.Generator) -> list[int]:
+    """As the station does it: its budget, frame by frame, for what is detected, and a random part as large as quotas'.
+
+    What the budget leaves unspent at the end goes to the random part, so that all policies pick as many.
+    """
+    clock, asked = FakeClock(), budget - places_of(budget, SHARES)[RANDOM]
+    purse = Budget(asked, shift_h=HOURS, clock=clock)
+    picked: list[int] = []
+    for n, worth in enumerate(watched.worth):
+        clock.advance(HOURS * 3600 / len(watched.worth))
+        if watched.detected[n] and purse.affords(1, float(worth)):
+            purse.spend(1)
+            picked.append(n)
+    rest = np.setdiff1d(np.arange(len(watched.worth)), picked)
+    return sorted(picked + [int(n) for n in chance.permutation(rest)[: budget - len(picked)]])
 
 
 def drawn_lines(folder: Path, seed: int, *, scale: int = 1) -> Dataset:
@@ -288,7 +313,18 @@ def _watched(deployed: Checkpoint, line: Line) -> tuple[Watched, Bools]:
     ]
     off: Floats = ((features - state.feature_mean) / np.maximum(state.feature_sd, 1e-6)).astype(np.float32)
     detected = (maps.max(axis=(2, 3)) >= state.thresholds.pass_below).any(axis=1)
-    return Watched(values, off, detected), views.defective
+    return Watched(values, off, detected, _worth(maps, state)), views.defective
+
+
+def _worth(maps: Floats, state: LineState) -> Floats:
+    """What the station makes of each frame's surest cell."""
+    low, high = state.thresholds.pass_below, state.thresholds.defective_from
+    tops = maps.max(axis=(2, 3))
+    found = []
+    for top, k in zip(tops.max(axis=1), tops.argmax(axis=1), strict=True):
+        verdict = Verdict.DEFECTIVE if top >= high[k] else Verdict.UNCERTAIN
+        found.append(value_of(verdict, float(top), (float(low[k]), float(high[k]))))
+    return np.array(found, np.float32)
 
 
 def _mentored(
@@ -334,7 +370,7 @@ def _means(found: Sequence[Mapping[str, Any]]) -> list[dict[str, object]]:
 
 def _gains(found: Sequence[Mapping[str, Any]]) -> list[dict[str, object]]:
     """Paired over seeds, new line."""
-    pairs = [(name, RANDOM) for name in POLICIES if name != RANDOM] + [(RANDOM, "deployed"), ("quotas", "entropy")]
+    pairs = [(name, RANDOM) for name in POLICIES if name != RANDOM] + [(RANDOM, "deployed"), ("quotas", "station")]
     rows = []
     for one, other in pairs:
         each = np.array([seed[one]["new_ap"] - seed[other]["new_ap"] for seed in found])

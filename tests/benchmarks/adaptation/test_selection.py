@@ -15,7 +15,8 @@ from training.recipe import Recipe
 def watched(count: int = 80, *, seed: int = 0) -> Watched:
     chance = np.random.default_rng(seed)
     values = [Values(*(float(one) for one in chance.random(4))) for _ in range(count)]
-    return Watched(values, chance.normal(size=(count, 3)).astype(np.float32), chance.random(count) < 0.6)
+    features, worth = chance.normal(size=(count, 3)), chance.random(count)
+    return Watched(values, features.astype(np.float32), chance.random(count) < 0.6, worth.astype(np.float32))
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -46,8 +47,16 @@ def test_quotas_decide_hour_by_hour() -> None:
 def test_k_centre_takes_what_is_far_apart_among_the_detected() -> None:
     features = np.array([[0, 0], [0.1, 0], [5, 0], [0, 5], [9, 9]], np.float32)
     values = [Values(1.0 if n == 0 else 0.5, 0, 0, 0) for n in range(5)]
-    seen = Watched(values, features, np.array([True, True, True, True, False]))
+    seen = Watched(values, features, np.array([True, True, True, True, False]), np.zeros(5, np.float32))
     assert chosen("k-centre", seen, 3, chance=np.random.default_rng(0)) == [0, 2, 3]
+
+
+def test_the_station_decides_frame_by_frame_among_what_is_detected() -> None:
+    seen = watched(2000)
+    found = chosen("station", seen, 100, chance=np.random.default_rng(1))
+    by_worth = [n for n in found if seen.detected[n] and seen.worth[n] > 0.8]
+    assert len(by_worth) > 60
+    assert sum(not seen.detected[n] for n in found) <= 15, "the random part alone"
 
 
 def test_the_masks_that_are_drawn_are_the_cells_truth(tmp_path: Path) -> None:
