@@ -11,6 +11,8 @@ from edge_sdk.errors import ConfigError
 __all__ = ["MODULES", "benchmark"]
 
 MODULES = {
+    "E1": "benchmarks.adaptation.domains",
+    "E2": "benchmarks.adaptation.solar",
     "E6": "benchmarks.adaptation.selection",
     "L1": "benchmarks.loop",
     "Q5": "benchmarks.export_nodes",

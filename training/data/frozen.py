@@ -41,27 +41,31 @@ def trunk_maps(trunk: nn.Module, images: Image, spec: PreprocessSpec) -> Tensor:
         spec: Of the network's input.
 
     Returns:
-        ``(N, C, h, w)`` on the CPU; kept for the next call with the same trunk and the same pictures.
+        ``(N, C, h, w)`` on the CPU; each picture's is kept for the next call with the same trunk and that picture.
     """
-    digest = hashlib.sha256(repr((spec, images.shape)).encode())
+    digest = hashlib.sha256(repr((spec, images.shape[1:])).encode())
     for name, tensor in trunk.state_dict().items():
         digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
-    digest.update(np.ascontiguousarray(images).data)
-    key = digest.digest()
-    if key in _KEPT:
-        _KEPT.move_to_end(key)
-        return _KEPT[key]
+    asked = digest.digest()
+    keys = [hashlib.sha256(asked + np.ascontiguousarray(image).tobytes()).digest() for image in images]
+    found = {key: _KEPT[key] for key in keys if key in _KEPT}
+    missing = list({key: n for n, key in enumerate(keys) if key not in found}.values())
     device = next(trunk.parameters()).device
     mode = trunk.training
     trunk.eval()
     with torch.no_grad():
-        pieces = np.array_split(images, max(1, -(-len(images) // PIECE)))
-        found = torch.cat([trunk(normalised(piece, spec).to(device)).cpu() for piece in pieces])
+        for piece in np.array_split(np.array(missing, int), -(-len(missing) // PIECE)) if missing else ():
+            maps = trunk(normalised(images[piece], spec).to(device)).cpu()
+            for n, one in zip(piece, maps, strict=True):
+                found[keys[n]] = one.clone(memory_format=torch.contiguous_format)
     trunk.train(mode)
-    _KEPT[key] = found
-    while len(_KEPT) > 1 and sum(one.numel() * 4 for one in _KEPT.values()) > MOST_BYTES:
+    for key, one in found.items():
+        _KEPT[key] = one
+        _KEPT.move_to_end(key)
+    each = next(iter(found.values())).nbytes
+    while len(_KEPT) > max(1, MOST_BYTES // each):
         _KEPT.popitem(last=False)
-    return found
+    return torch.stack([found[key] for key in keys])
 
 
 class FrozenStream(Stream):
@@ -118,10 +122,14 @@ class FrozenStream(Stream):
         if number not in self._maps:
             images = self._views.images
             if number:
-                lit = [jittered(image, np.random.default_rng([number, n])) for n, image in enumerate(images)]
-                images = np.stack(lit)
+                # drawn by the picture itself: wherever it comes again, so does what is kept of it
+                images = np.stack([jittered(image, _chance_of(image, number)) for image in images])
             self._maps[number] = trunk_maps(self._trunk, images, self._spec)
         return self._maps[number]
+
+
+def _chance_of(image: Image, number: int) -> np.random.Generator:
+    return np.random.default_rng([number, *hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest()[:8]])
 
 
 class Feed:

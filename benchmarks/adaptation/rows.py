@@ -1,0 +1,168 @@
+"""Every row of a table on one fold: the product's own training, adapting and judging, and nothing else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from benchmarks.adaptation.scored import Scored
+from edge_sdk.quality.datasets import Dataset, Line, Lines
+from training.adapt import adapt
+from training.checkpoint import Checkpoint
+from training.data.views import Views, views_of
+from training.evaluate import Judged, judge
+from training.methods import METHODS
+from training.recipe import Recipe, pretrained_weights
+from training.train import train
+
+__all__ = ["LABELLED", "TRUNKS", "Kept", "Task", "at_prior", "auto_trunk", "cells_of", "oracle_lines", "pictures_of",
+           "rows_of"]  # fmt: skip
+
+TRUNKS = ("slim", "mobilenetv2")
+"""From scratch, and frozen with ImageNet weights."""
+LABELLED = ("oracle",)
+"""Rows that saw target labels."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One new line for a source model: a gap with a share of defects among the unlabelled pictures."""
+
+    name: str
+    lines: Lines
+    judging: Lines
+    prior: float | None = None
+    """Of defects among the unlabelled pictures; ``None``: as they come."""
+    cells: bool = False
+    """Whether cells are judged too: the set has masks."""
+    oracle: bool = True
+    """Whether a network is trained on the new line's own labels."""
+
+
+@dataclass
+class Kept:
+    """Models of one fold and trunk by what they learnt from, trained once for all tasks that ask for them.
+
+    The oracle of one direction is the source of the other.
+    """
+
+    dataset: Dataset
+    recipe: Recipe
+    made: dict[tuple[tuple[str, ...], str | None, bool], Checkpoint] = field(default_factory=dict)
+
+    def source(self, lines: Lines, *, jitter: bool = True) -> Checkpoint:
+        """Trained on these lines' original pictures."""
+        line = lines.original
+        key = tuple(sample.image for sample in line.train), line.gap, jitter
+        if key not in self.made:
+            self.made[key] = train(self.dataset, lines, self.recipe.model_copy(update={"jitter": jitter}))
+        return self.made[key]
+
+
+def rows_of(task: Task, kept: Kept, adapting: Recipe, *, plain: bool = False) -> dict[str, Any]:
+    """Train, adapt in every way, and judge the new line's test part.
+
+    Args:
+        task: With the lines to learn from and to judge on.
+        kept: Of this fold and trunk.
+        adapting: Recipe of the adaptation; the trunk stays the source's.
+        plain: Whether a source without photometric jitter stands beside.
+
+    Returns:
+        ``rows``: by name ``pictures`` and ``cells`` as ``Scored`` documents; ``original``: the same of the source model
+        on its own line; ``decision`` and the CPU ``seconds``.
+    """
+    began = time.process_time()
+    lines = task.lines if task.prior is None else _with_prior(task.lines, task.prior, seed=adapting.seed)
+    source = kept.source(lines)
+    default = adapt(source, kept.dataset, lines, adapting)
+    others = [name for name in METHODS if name not in default.methods]
+    found = {**default.methods, **adapt(source, kept.dataset, lines, adapting, methods=others).methods}
+    found = {name: found[name] for name in METHODS} | {"default": default.chosen}
+    if plain:
+        found["plain"] = kept.source(lines, jitter=False)
+    new = task.judging.new[0]
+    views = _views(source, new)
+    rows = {name: _judged(judge(one, "new", views), one, "new", task) for name, one in found.items()}
+    if task.oracle:
+        own = kept.source(oracle_lines(task.lines))
+        rows["oracle"] = _judged(judge(own, "original", _views(own, new)), own, "original", task)
+    at_home = judge(source, "original", _views(source, task.judging.original))
+    return {
+        "rows": rows,
+        "original": _judged(at_home, source, "original", task),
+        "decision": default.decision.document(),
+        "seconds": round(time.process_time() - began, 1),
+    }
+
+
+def pictures_of(judged: Judged, *, boundary: float) -> Scored:
+    """Of each picture its surest cell's logit; groups as the set has them."""
+    views = judged.views
+    shown = np.where(views.valid[:, None], judged.logits, -np.inf)
+    return Scored(shown.max(axis=(1, 2, 3)), views.defective.astype(int), views.units, boundary)
+
+
+def cells_of(judged: Judged) -> Scored:
+    """Every cell that shows the picture and whose truth is known; a cell belongs to its picture's group."""
+    views = judged.views
+    where = views.valid & (views.known.max(axis=1) > 0)
+    groups = [unit for unit, count in zip(views.units, where.sum(axis=(1, 2)), strict=True) for _ in range(count)]
+    return Scored(judged.logits.max(axis=1)[where], views.truth.max(axis=1)[where].astype(int), tuple(groups))
+
+
+def at_prior(line: Line, prior: float, *, seed: int) -> Line:
+    """The line with another share of defects among its unlabelled pictures.
+
+    Defective pictures too many are left out; where there are too few, those there are come again.  Healthy ones
+    stay as they are.
+
+    Args:
+        line: Whose part train is meant; its labels are asked here and shown to no method.
+        prior: Share of defective pictures, in [0, 1).
+        seed: Of the draw.
+    """
+    healthy = [sample for sample in line.train if sample.healthy]
+    defective = [sample for sample in line.train if sample.healthy is False]
+    wanted = round(prior / (1 - prior) * len(healthy))
+    order = np.random.default_rng([seed, 7]).permutation(len(defective))
+    drawn = [defective[order[n % len(order)]] for n in range(wanted)] if defective else []
+    return replace(line, train=(*healthy, *drawn))
+
+
+def oracle_lines(lines: Lines) -> Lines:
+    """The new line as if it were the original one: with its labels."""
+    own = lines.new[0]
+    train_on = tuple(sample for sample in own.train if sample.healthy is not None)
+    validated = tuple(sample for sample in own.validate if sample.healthy is not None)
+    return replace(lines, original=replace(own, name="original", train=train_on, validate=validated))
+
+
+def auto_trunk() -> str:
+    """The trunk that a recipe without one takes here."""
+    return TRUNKS[1] if pretrained_weights() else TRUNKS[0]
+
+
+def _with_prior(lines: Lines, prior: float, *, seed: int) -> Lines:
+    return replace(lines, new=(at_prior(lines.new[0], prior, seed=seed), *lines.new[1:]))
+
+
+def _views(checkpoint: Checkpoint, line: Line) -> Views:
+    return views_of(line, line.test, checkpoint.preprocess, grid=checkpoint.grid, labelled=True)
+
+
+def _judged(judged: Judged, checkpoint: Checkpoint, line: str, task: Task) -> Mapping[str, object]:
+    state = checkpoint.lines.get(line, checkpoint.line("original"))
+    boundary = float(state.thresholds.boundary.min())
+    temperature = float(np.asarray(state.temperature).min())
+    at = temperature * float(np.log(boundary / (1 - boundary)))
+    found: dict[str, object] = {"pictures": pictures_of(judged, boundary=at).document()}
+    if task.cells:
+        found["cells"] = cells_of(judged).document()
+    return found
+
+
