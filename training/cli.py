@@ -175,6 +175,8 @@ def adapt(
             found = api.adapt_all(config, base, resume=_resume(out), progress=work.progress, tell=work.tell)
             said = write_adapted(base, found, out, work)
     words = [f"{out}: {name}: {one['method']}; {one['why']}" for name, one in said["lines"].items()]
+    panels = [one["health"] for one in said["lines"].values() if "health" in one]
+    words += [f"{panel['verdict']}: {panel['why']}" for panel in panels]
     _hand_out(work, {"out": str(out), **said}, json_, "\n".join(words))
 
 

@@ -195,8 +195,9 @@ def _draw(axes: Axes, plane: Array, kinds: Sequence[str], *, shapes: Sequence[st
     for name in names:
         lozenge = all(s.startswith("new line") for k, s in zip(kinds, shapes, strict=True) if k == name)
         axes.scatter([], [], s=26, marker="D" if lozenge else "o", c=colours[name], linewidths=0, label=name)
+    columns = 2 if max(len(name) for name in names) > 12 else 3  # a wide legend would squeeze the panel
     axes.legend(
-        loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=min(3, len(names)), frameon=False, fontsize=9,
+        loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=min(columns, len(names)), frameon=False, fontsize=9,
         labelcolor=SOFT, handletextpad=0.2, columnspacing=1.0, borderpad=0,
     )  # fmt: skip
     axes.set_xticks([])

@@ -69,7 +69,7 @@ def _alarms(now: Signs, before: Signs) -> float:
 
 
 def _passes(now: Signs, before: Signs) -> float:
-    """How many times fewer pictures pass; half a picture is added, so that none of five is not yet nothing."""
+    """How many times fewer pictures pass; half a picture is added, so that none of four is not yet nothing."""
     here, there = before.pictures_original, now.pictures_new
     passed = (1 - before.facts.positive_rate_original) * here + 0.5
     passed_new = (1 - now.facts.positive_rate_new) * there + 0.5
@@ -120,7 +120,7 @@ LIMITS = (
     ),
     Limit(
         "passes",
-        10.0,
+        5.0,
         _passes,
         "{now.subject} passes {now.passed_new} of the new line's {now.pictures_new} pictures, "
         "where the model passed {before.passed_original} of the original line's {before.pictures_original}",
@@ -178,17 +178,19 @@ def judged(chosen: str, signs: Mapping[str, Signs]) -> Verdict:
         signs: By method; ``source`` is the model as it was.
 
     Returns:
-        With the sentence of the first broken limit, and how many more are; where the model as it was breaks one
-        and was chosen all the same, that nothing better was found.
+        With the sentence of the first broken limit, how many more are, and whether everything else that was
+        tried breaks one too.  A method that breaks none is not named: that is no reason to take it.
     """
     now, before = signs[chosen], signs["source"]
     broken = [check for check in checked(now, before) if not check.held]
     if broken:
         more = "" if len(broken) == 1 else f" (and {_counted(len(broken) - 1, 'more limit')} broken)"
         why = broken[0].sentence + more
-        if chosen == "source":
-            tried = [name for name in signs if name != "source"]
-            why += f", and none of {', '.join(tried)} is clearly better" if tried else ", and nothing else was tried"
+        others = [name for name in signs if name not in (chosen, "source")]
+        if others and not any(all(check.held for check in checked(signs[name], before)) for name in others):
+            why += f", and none of {', '.join(others)} holds them all"
+        elif chosen == "source" and not others:
+            why += ", and nothing else was tried"
         return Verdict(False, why)
     why = (
         f"{now.subject} raises alarms on {now.facts.positive_rate_new:.0%} of the new line's pictures and "

@@ -12,12 +12,14 @@ from typing import Any
 
 from edge_sdk.errors import RangeError
 
-__all__ = ["FALLEN", "POINTS", "Judgement", "judge", "rows_of", "summary_of"]
+__all__ = ["FALLEN", "POINTS", "WORTHLESS", "Judgement", "judge", "rows_of", "summary_of"]
 
 POINTS = 0.02
 """Figures nearer to each other than this are as good as each other."""
 FALLEN = 0.10
 """A model that is so much worse on the new line than on its own had better not been shipped."""
+WORTHLESS = 0.6
+"""Balanced accuracy on its own line under which a model is not worth shipping anywhere."""
 SLACK = 1e-9
 
 
@@ -42,6 +44,8 @@ class Judgement:
     """The decided one's figure less the source's."""
     home: float | None
     """Figure of the model as it was on the original line; ``None`` where it is not comparable."""
+    worthless: bool | None = None
+    """Whether test pictures of the original line itself say that the model is."""
 
     @property
     def close(self) -> bool:
@@ -59,15 +63,27 @@ class Judgement:
         return None if self.home is None else self.home - self.figure >= FALLEN - SLACK
 
     @property
+    def deserved(self) -> bool | None:
+        """Whether not to ship is right: it has fallen, or was worthless at home; ``None`` where neither is known."""
+        known = [one for one in (self.fallen, self.worthless) if one is not None]
+        return any(known) if known else None
+
+    @property
     def right(self) -> bool:
-        """Shipped: close to the best and safe.  Refused: safe because nothing ships, right where it had fallen."""
+        """Shipped: close to the best and safe.  Refused: safe because nothing ships, right where it was deserved."""
         if self.shipped:
             return self.close and self.safe
-        return self.fallen is not False
+        return self.deserved is not False
 
 
 def judge(
-    case: str, decided: str, figures: Mapping[str, float], *, shipped: bool = True, home: float | None = None
+    case: str,
+    decided: str,
+    figures: Mapping[str, float],
+    *,
+    shipped: bool = True,
+    home: float | None = None,
+    home_accuracy: float | None = None,
 ) -> Judgement:
     """Hold a decision against the evaluated figures of everything that could have been decided.
 
@@ -78,6 +94,7 @@ def judge(
             that saw labels of the new line.
         shipped: What the health panel said.
         home: The same figure of ``source`` on the original line.
+        home_accuracy: Balanced accuracy of ``source`` there, of whole pictures.
 
     Raises:
         RangeError: ``source`` or ``decided`` has no figure.
@@ -96,6 +113,7 @@ def judge(
         behind=figures[best] - figures[decided],
         gain=figures[decided] - figures["source"],
         home=home,
+        worthless=None if home_accuracy is None else home_accuracy < WORTHLESS,
     )
 
 
@@ -113,6 +131,7 @@ def rows_of(judgements: Iterable[Judgement]) -> list[dict[str, Any]]:
             "gain": round(one.gain, 4),
             "home": None if one.home is None else round(one.home, 4),
             "fallen": one.fallen,
+            "worthless": one.worthless,
             "right": one.right,
         }
         for one in judgements
@@ -144,7 +163,7 @@ def summary_of(judgements: Sequence[Judgement]) -> dict[str, int | float]:
         "safe": sum(one.safe for one in shipped),
         "fallen_shipped": sum(one.fallen is True for one in shipped),
         "refused": len(refused),
-        "refused_rightly": sum(one.fallen is True for one in refused),
-        "refused_needlessly": sum(one.fallen is False for one in refused),
+        "refused_rightly": sum(one.deserved is True for one in refused),
+        "refused_needlessly": sum(one.deserved is False for one in refused),
         "worst_gain": round(min((one.gain for one in shipped), default=0.0), 4),
     }

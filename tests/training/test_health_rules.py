@@ -27,9 +27,9 @@ SIDES: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ),
     (
         "passes",
-        {"positive_rate_new": 0.93},
-        {"positive_rate_new": 0.94},
-        "adabn passes 6 of the new line's 100 pictures, where the model passed 70 of the original line's 100",
+        {"positive_rate_new": 0.86},
+        {"positive_rate_new": 0.87},
+        "adabn passes 13 of the new line's 100 pictures, where the model passed 70 of the original line's 100",
     ),
     (
         "unsure",
@@ -80,7 +80,7 @@ def test_a_line_with_few_alarms_may_have_a_few_more() -> None:
 
 def test_few_pictures_that_are_all_defective_are_not_yet_a_crowd() -> None:
     half = signs(positive_rate_original=0.5)
-    for count, held in ((5, True), (20, False)):
+    for count, held in ((4, True), (5, False), (20, False)):
         now = signs("adabn", positive_rate_new=1.0, pictures_new=count, hit_rate=1.0)
         assert {check.limit: check.held for check in checked(now, half)}["passes"] is held
 
@@ -96,20 +96,22 @@ def test_a_healthy_model_ships_and_says_what_was_seen() -> None:
     assert same.ship and same.why.startswith("the model as it was raises alarms on 30% of the new line's pictures")
 
 
-def test_a_model_that_is_left_as_it_was_is_refused_with_what_was_tried() -> None:
+def test_a_refusal_says_what_else_was_tried() -> None:
     ill = signs(positive_rate_new=1.0)
-    alone, tried = judged("source", {"source": ill}), judged("source", {"source": ill, "adabn": ill, "dann": ill})
-    assert alone.why.endswith(", and nothing else was tried")
-    assert tried.why.endswith(", and none of adabn, dann is clearly better")
-    assert not alone.ship and not tried.ship
+    alone = judged("source", {"source": ill})
+    assert not alone.ship and alone.why.endswith(", and nothing else was tried")
     assert alone.why.startswith("the model as it was calls 100% of the new line's pictures defective")
+    all_ill = judged("source", {"source": ill, "adabn": ill, "dann": ill})
+    assert not all_ill.ship and all_ill.why.endswith(", and none of adabn, dann holds them all")
+    sound = judged("adabn", {"source": ill, "adabn": ill, "dann": signs("dann")})
+    assert not sound.ship and "dann" not in sound.why, "to break no limit is no reason to be taken"
 
 
 def test_several_broken_limits_are_counted() -> None:
     worse = signs("dann", positive_rate_new=1.0, balanced_accuracy=0.7, unsure_new=0.9)
     why = judged("dann", {"source": BEFORE, "dann": worse}).why
     assert why.startswith("dann calls 100% of the new line's pictures defective, more than 3 times")
-    assert why.endswith("(and 3 more limits broken)")
+    assert why.endswith("(and 3 more limits broken)"), why
 
 
 def test_what_the_pictures_do_not_say_breaks_nothing() -> None:

@@ -31,11 +31,23 @@ def test_leaving_the_model_as_it_was_is_the_best_of_equals() -> None:
     assert judge("a", "source", {"adabn": 0.5, "source": 0.5}).best == "source"
 
 
-@pytest.mark.parametrize(("home", "right"), [(0.95, True), (0.82, False), (None, True)])
-def test_a_refusal_is_right_where_the_model_had_fallen(home: float | None, right: bool) -> None:
-    found = judge("a", "dann", FIGURES, shipped=False, home=home)
+@pytest.mark.parametrize(
+    ("home", "accuracy", "right"),
+    [
+        (0.95, None, True),
+        (0.82, None, False),
+        (0.82, 0.7, False),
+        (0.82, 0.55, True),
+        (None, 0.7, False),
+        (None, None, True),
+    ],
+)
+def test_a_refusal_is_right_where_the_model_had_fallen_or_was_worthless_at_home(
+    home: float | None, accuracy: float | None, right: bool
+) -> None:
+    found = judge("a", "dann", FIGURES, shipped=False, home=home, home_accuracy=accuracy)
     assert found.right is right
-    assert judge("a", "dann", FIGURES, home=home).right
+    assert judge("a", "dann", FIGURES, home=home, home_accuracy=accuracy).right
 
 
 def test_the_table_counts_in_which_way_the_rules_were_wrong() -> None:
