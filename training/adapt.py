@@ -78,7 +78,7 @@ def adapt(
         DatasetError: The new line has fewer than two pictures to adapt to.
         ConfigError: There is no method of that name.
     """
-    tried = _tried(methods)
+    tried = _tried(methods, "classifier" if checkpoint.grid == (1, 1) else "cells")
     spec, grid = checkpoint.preprocess, checkpoint.grid
     line = lines.line(name)
     if len(line.train) < 2:
@@ -99,7 +99,9 @@ def adapt(
         task = Task(checkpoint, lines.original, original, first, recipe, kept, progress)
         one = found[method] = METHODS[method](task)
         there = _scores(one.network, one.statistics, held, checkpoint)
-        here = _scores(one.network, one.original.statistics, reference, checkpoint)
+        here = replace(
+            _scores(one.network, one.original.statistics, reference, checkpoint), defective=reference.defective
+        )
         facts[method] = facts_of(here, there)
         if method == "source":
             noise = noise_of(here, len(held), seed=recipe.seed)
@@ -123,9 +125,9 @@ def adapt(
     )
 
 
-def _tried(methods: Sequence[str] | None) -> list[str]:
+def _tried(methods: Sequence[str] | None, head: str) -> list[str]:
     """``source`` first, then what was asked for or what the rules choose among."""
-    asked = CANDIDATES if methods is None else methods
+    asked = CANDIDATES[head] if methods is None else methods
     for method in asked:
         if method not in METHODS:
             raise ConfigError(f"there is no method named {method!r}; give one of {', '.join(METHODS)}")
