@@ -22,7 +22,8 @@ class Recipe(Document):
 
     trunk: Literal["auto", "slim", "mobilenetv2"] = "auto"
     """``slim`` is a thin ResNet-18 trained from scratch; ``mobilenetv2`` is frozen with ImageNet weights;
-    ``auto`` takes the latter where its weights are there."""
+    ``auto`` trains both on half of the original line's groups where the weights are there, judges both on the other
+    half and the other way round, and takes the pretrained one unless the slim one is better by 0.02."""
     width: float = Field(0.25, gt=0, le=2)
     """Of the slim ResNet-18, times the paper's channels."""
     stages: int = Field(3, ge=2, le=4)
@@ -42,6 +43,9 @@ class Recipe(Document):
     """``cells`` learns a map from masks, ``classifier`` one verdict a picture from mean and maximum of the features,
     ``anchors`` a detector from the boxes of ``boxes.csv``; ``auto`` takes cells where any original training picture
     has a mask, else the classifier."""
+    rebalance: bool = False
+    """Of methods that align two lines: draw the new line's pictures so that about half are thought defective, as of
+    the original's; for lines on which defects are rare (``training.methods.rebalancing``)."""
     masks: Literal["optional", "required"] = "optional"
     seed: int = Field(0, ge=0)
 

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from safetensors.torch import load_file
 
-from edge_sdk.errors import ConfigError, DatasetError, FormatError
+from edge_sdk.errors import DatasetError
 from edge_sdk.quality.datasets import Dataset, Line, Lines, read_image, require_masks
 from edge_sdk.vision.preprocess import PreprocessSpec
 from training.checkpoint import Checkpoint, LineState
@@ -20,13 +18,17 @@ from training.data.views import Views, batches_of, views_of
 from training.fitting import Terms, fit, loss_of
 from training.lines import calibrated, line_state
 from training.losses.supervised import supervised_loss
-from training.networks.cellnet import CellNetwork, cell_network, stride_of
-from training.recipe import Recipe, pretrained_weights
+from training.networks.cellnet import CellNetwork, stride_of
+from training.recipe import Recipe
 from training.statistics import estimated, statistics_of
+from training.trunks import Start, best_trunk, start_of
 
 __all__ = ["Progress", "original_state", "preprocess_of", "train"]
 
 log = logging.getLogger(__name__)
+
+WORTH = 0.02
+"""AP or AUROC that training a trunk must gain on held-out groups over the pretrained one."""
 
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
 """What is being done, steps done, steps in all, the loss term by term."""
@@ -64,15 +66,7 @@ def train(
         require_masks(dataset)
     line = lines.original
     pooled = is_classifier(line, recipe)
-    arguments, weights = _trunk(recipe, classes=len(dataset.classes), pooled=pooled)
-    spec = preprocess_of(line, recipe, pretrained=weights is not None, square=pooled)
-    torch.manual_seed(recipe.seed)
-    network = cell_network(**arguments)
-    if weights is not None:
-        _load_trunk(network, weights)
-    cell_px = spec.height if pooled else stride_of(network)
-    grid = spec.height // cell_px, spec.width // cell_px
-    views = _read(line, "train", spec, grid, progress)
+    start, spec, grid, views = _prepared(line, recipe, len(dataset.classes), pooled, progress)
     if not views.defective.any():
         raise DatasetError(f"part train of {dataset.root} has no defective picture; label more, or choose another seed")
     if pooled and views.defective.all():
@@ -85,6 +79,56 @@ def train(
             f"part train of {dataset.root} has neither a healthy picture nor a mask, so nothing shows what healthy "
             "looks like; add some, or train a detector on its boxes: --head anchors"
         )
+    compared: dict[str, float] = {}
+    if recipe.trunk == "auto" and start.weights is not None:
+        compared = _compared(line, recipe, dataset, pooled, (start, spec, views), progress)
+        if compared and compared["slim"] > compared["mobilenetv2"] + WORTH:
+            thin = recipe.model_copy(update={"trunk": "slim"})
+            start, spec, grid, views = _prepared(line, thin, len(dataset.classes), pooled, progress)
+    network = start.network(recipe.seed)
+    told = f"train {start.arguments['trunk']} {recipe.model_dump_json()} {dataset.digest}"
+    history = _fitted(network, views, spec, recipe, "train", progress, resume=resume, told=told)
+    state = original_state(network, line, views, spec, grid=grid, method="source")
+    return Checkpoint(
+        network=network,
+        arguments=start.arguments,
+        preprocess=spec,
+        cell_px=spec.height // grid[0],
+        classes=dataset.classes,
+        lines={"original": state},
+        recipe=recipe.model_dump(mode="json"),
+        data=data_of(dataset, lines),
+        figures={
+            "loss_first": _mean(history[:10]),
+            "loss_last": _mean(history[-10:]),
+            **{f"held_out_{name}": round(score, 4) for name, score in compared.items()},
+        },
+    )
+
+
+def _prepared(
+    line: Line, recipe: Recipe, classes: int, pooled: bool, progress: Progress
+) -> tuple[Start, PreprocessSpec, tuple[int, int], Views]:
+    """What to start from, the network's input and cells, and the training pictures as it sees them."""
+    start = start_of(recipe, classes=classes, pooled=pooled)
+    spec = preprocess_of(line, recipe, pretrained=start.weights is not None, square=pooled)
+    cell_px = spec.height if pooled else stride_of(start.network(recipe.seed))
+    grid = spec.height // cell_px, spec.width // cell_px
+    return start, spec, grid, _read(line, "train", spec, grid, progress)
+
+
+def _fitted(
+    network: CellNetwork,
+    views: Views,
+    spec: PreprocessSpec,
+    recipe: Recipe,
+    what: str,
+    progress: Progress,
+    *,
+    resume: Path | None = None,
+    told: str = "",
+) -> list[dict[str, float]]:
+    """Train a network in place on labelled pictures; the loss terms of each step."""
     chance = np.random.default_rng(recipe.seed)
     feed = Feed(network, views, spec, recipe, chance)
 
@@ -93,7 +137,7 @@ def train(
         cells = network.head(last)
         return {"supervised": supervised_loss(cells, batch.truth, batch.known, batch.maximum, shown=batch.shown)}
 
-    history = fit(
+    return fit(
         {"network": network},
         losses,
         iterations=recipe.iterations,
@@ -102,20 +146,29 @@ def train(
         averaging=recipe.averaging,
         chance=chance,
         resume=resume,
-        told=f"train {recipe.model_dump_json()} {dataset.digest}",
-        progress=lambda step, steps, terms: progress("train", step, steps, terms),
+        told=told,
+        progress=lambda step, steps, terms: progress(what, step, steps, terms),
     )
-    state = original_state(network, line, views, spec, grid=grid, method="source")
-    return Checkpoint(
-        network=network,
-        arguments=arguments,
-        preprocess=spec,
-        cell_px=cell_px,
-        classes=dataset.classes,
-        lines={"original": state},
-        recipe=recipe.model_dump(mode="json"),
-        data=data_of(dataset, lines),
-        figures={"loss_first": _mean(history[:10]), "loss_last": _mean(history[-10:])},
+
+
+def _compared(
+    line: Line,
+    recipe: Recipe,
+    dataset: Dataset,
+    pooled: bool,
+    pretrained: tuple[Start, PreprocessSpec, Views],
+    progress: Progress,
+) -> dict[str, float]:
+    """How the pretrained and the slim trunk do on held-out groups of the original line's training pictures."""
+    thin = recipe.model_copy(update={"trunk": "slim"})
+    slim, narrow, _, seen = _prepared(line, thin, len(dataset.classes), pooled, progress)
+    start, spec, views = pretrained
+    return best_trunk(
+        {"mobilenetv2": views, "slim": seen},
+        {"mobilenetv2": start, "slim": slim},
+        {"mobilenetv2": spec, "slim": narrow},
+        lambda network, some, own, what: _fitted(network, some, own, recipe, what, progress),
+        seed=recipe.seed,
     )
 
 
@@ -181,29 +234,6 @@ def _read(line: Line, part: str, spec: PreprocessSpec, grid: tuple[int, int], pr
         progress("read pictures", done, len(samples), {})
 
     return views_of(line, samples, spec, grid=grid, labelled=True, step=step)
-
-
-def _trunk(recipe: Recipe, *, classes: int, pooled: bool) -> tuple[dict[str, Any], Path | None]:
-    """Arguments of the factory, and the weights to start from."""
-    found = None if recipe.trunk == "slim" else pretrained_weights()
-    if recipe.trunk == "mobilenetv2" and found is None:
-        raise ConfigError(
-            "trunk is mobilenetv2, but its ImageNet weights are not here; name the file in EDGE_SDK_MOBILENETV2, "
-            "or give trunk slim"
-        )
-    if found is not None:
-        return {"trunk": "mobilenetv2", "classes": classes, "frozen": True, "pooled": pooled}, found
-    slim = {"trunk": "resnet18", "classes": classes, "width": recipe.width, "stages": recipe.stages, "pooled": pooled}
-    return slim, None
-
-
-def _load_trunk(network: CellNetwork, path: Path) -> None:
-    tensors = load_file(path)
-    wanted = network.trunk.state_dict()
-    missing = sorted(wanted.keys() - tensors.keys())
-    if missing:
-        raise FormatError(f"{path} lacks {missing[0]}; give the weights of MobileNetV2 1.0 with timm's names")
-    network.trunk.load_state_dict({name: tensors[name] for name in wanted})
 
 
 def _mean(history: list[dict[str, float]]) -> float:

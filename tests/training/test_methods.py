@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +11,18 @@ import onnxruntime
 import pytest
 import torch
 
-from edge_sdk.errors import FormatError
+from edge_sdk.errors import ConfigError, DatasetError, FormatError
 from edge_sdk.quality.datasets import Dataset, Lines, lines_of, load_dataset
 from export.exporting import export_checkpoint
 from tests.training.drawn import SMALL, write_set
 from training.adapt import adapt
 from training.checkpoint import Checkpoint, digest_of, load_checkpoint, save_checkpoint
 from training.data.views import Views, normalised, views_of
+from training.fitting import NotFinite
+from training.jointly import adapt_jointly
 from training.lines import predicted
 from training.methods import METHODS, Adapted, Task
+from training.methods.rebalancing import rebalanced
 from training.statistics import load_statistics, statistics_of, with_statistics
 from training.train import train
 
@@ -132,3 +137,60 @@ def test_a_line_of_other_shapes_is_not_loaded(source: Checkpoint, tmp_path: Path
     save_file({**tensors, "head.weight": torch.zeros(2)}, path)
     with pytest.raises(FormatError, match=r"line original has head.weight as \(2,\), but the network's is"):
         load_checkpoint(tmp_path / "one")
+
+
+def test_rebalanced_batches_are_half_of_what_is_thought_defective(source: Checkpoint, lines: Lines) -> None:
+    old, new = seen(source, lines)
+    task = Task(source, lines.original, old, new, BRIEF)
+    guess = rebalanced(task)
+    assert 0 < guess.defective.sum() < len(new)
+    assert np.array_equal(guess.images, new.images) and not guess.truth.any() and not guess.known.any()
+    statistics = METHODS["adabn"](task).statistics
+    logits, _ = predicted(source.network, statistics, new.images, source.preprocess)
+    strongest = np.where(new.valid, logits.max(axis=1), -np.inf).max(axis=(1, 2))
+    assert strongest[guess.defective].min() >= strongest[~guess.defective].max()
+    told = BRIEF.model_copy(update={"rebalance": True})
+    for method in ("mmd", "adda"):
+        found = METHODS[method](Task(source, lines.original, old, new, told))
+        plain = METHODS[method](task)
+        assert found.history != plain.history
+
+
+def test_one_model_for_several_lines_has_one_set_of_tensors(
+    source: Checkpoint, dataset: Dataset, lines: Lines
+) -> None:
+    several = replace(lines, new=(lines.new[0], replace(lines.new[0], name="new2", gap="gamma")))
+    found = adapt_jointly(source, several, BRIEF, method="adabn")
+    assert set(found.lines) == {"original", "new", "new2"}
+    one, other, home = (found.line(name).statistics for name in ("new", "new2", "original"))
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+    assert any(not torch.equal(tensor, home[name]) for name, tensor in one.items())
+    alone = adapt(source, dataset, lines, BRIEF, methods=["adabn"]).chosen.line("new").statistics
+    assert any(not torch.allclose(tensor, one[name]) for name, tensor in alone.items())
+    whole = adapt_jointly(source, several, BRIEF, method="dann", with_original=True)
+    assert all(
+        torch.equal(tensor, whole.line("original").statistics[name])
+        for name, tensor in whole.line("new2").statistics.items()
+    )
+
+
+def test_what_cannot_be_adapted_to_jointly_is_told(source: Checkpoint, lines: Lines) -> None:
+    with pytest.raises(ConfigError, match="there is no method named 'magic'; give one of source, adabn"):
+        adapt_jointly(source, lines, BRIEF, method="magic")
+    with pytest.raises(ConfigError, match="there is no new line; name the domains of one or more"):
+        adapt_jointly(source, replace(lines, new=()), BRIEF)
+    empty = replace(lines, new=(replace(lines.new[0], train=()),))
+    with pytest.raises(DatasetError, match="line new has no unlabelled pictures in part train"):
+        adapt_jointly(source, empty, BRIEF)
+    single = replace(lines, new=(replace(lines.new[0], train=lines.new[0].train[:1]),))
+    with pytest.raises(DatasetError, match="have 1 unlabelled picture together; give at least 2"):
+        adapt_jointly(source, single, BRIEF)
+
+
+def test_a_loss_that_is_no_number_names_its_term(source: Checkpoint, lines: Lines) -> None:
+    old, new = seen(source, lines)
+    broken = replace(source, network=copy.deepcopy(source.network))
+    with torch.no_grad():
+        broken.network.head.bias.fill_(float("nan"))  # type: ignore[union-attr]
+    with pytest.raises(NotFinite, match="the loss term supervised is nan at step 0; lower the rate"):
+        METHODS["mmd"](Task(broken, lines.original, old, new, BRIEF))

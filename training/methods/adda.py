@@ -11,6 +11,7 @@ from training.data.frozen import Feed
 from training.data.views import batches_of
 from training.fitting import Terms, fit
 from training.losses.adversarial import Discriminator, discriminator_loss, mapping_loss
+from training.methods.rebalancing import rebalanced
 from training.methods.task import Adapted, Task
 from training.networks.cellnet import CellNetwork
 from training.statistics import Statistics, estimated, load_statistics
@@ -50,7 +51,8 @@ def adda(task: Task) -> Adapted:
     encoder.head.requires_grad_(False)
     discriminator = Discriminator(encoder.channels)
     labelled = Feed(source, task.original, spec, recipe, chance)
-    unlabelled = Feed(encoder, task.new, spec, recipe, chance, balanced=False)
+    new = rebalanced(task) if recipe.rebalance else task.new
+    unlabelled = Feed(encoder, new, spec, recipe, chance, balanced=recipe.rebalance)
 
     def losses(_: float) -> Terms:
         with torch.no_grad():

@@ -13,6 +13,7 @@ from training.data.frozen import Feed
 from training.data.views import batches_of
 from training.fitting import Terms, fit
 from training.losses.supervised import supervised_loss
+from training.methods.rebalancing import rebalanced
 from training.methods.task import Adapted, Task
 from training.networks.cellnet import CellNetwork
 from training.statistics import estimated, load_statistics
@@ -47,7 +48,8 @@ def trained_jointly(
     align, helpers = alignment(network)
     chance = np.random.default_rng([recipe.seed, 1])
     labelled = Feed(network, task.original, spec, recipe, chance)
-    unlabelled = Feed(network, task.new, spec, recipe, chance, balanced=False)
+    new = rebalanced(task) if recipe.rebalance else task.new
+    unlabelled = Feed(network, new, spec, recipe, chance, balanced=recipe.rebalance)
 
     def losses(done: float) -> Terms:
         here, maps = labelled.next()
