@@ -26,6 +26,8 @@ LEAST = 0.02
 """Lowest confidence that an operator is asked from without a calibration."""
 EDGE = 1e-4
 """Nearest that a threshold comes to 0 or 1: beyond it float16 maps say nothing."""
+STEP = 2e-6
+"""Beside a quantile: thresholds are stored with six decimals."""
 
 
 def fixed_band(classes: int, *, why: str, ask_from: Array | None = None) -> Thresholds:
@@ -100,7 +102,8 @@ def calibrated_band(
 
     Of a class, at most ``alpha / K`` of the healthy pictures to come reach their quantile, and at most as
     many of the defective ones stay below theirs, if they are like those given.  ``pass_below`` is the
-    smaller of the two quantiles and ``defective_from`` the larger; ``boundary`` is 0.5, moved between them.
+    smaller of the two quantiles and ``defective_from`` the larger; ``boundary`` is 0.5, moved between them.  Ties may
+    only make the shares smaller.
 
     Args:
         maxima: ``(N, K)`` confidence of each picture's strongest cell, in [0, 1].
@@ -110,8 +113,8 @@ def calibrated_band(
         source: What the pictures are, for those who read it.
 
     Returns:
-        The fixed band, with the reason, where a class has too few pictures of a kind; it asks from where half
-        of the defects are seen, since a model that is never sure would otherwise never be corrected.
+        The fixed band, with the reason, where a class has too few pictures of a kind or confidences are saturated; it
+        asks from where half of the defects are seen, since a model that is never sure would else never be corrected.
 
     Reference:
         Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2005, section 4.5 (class by class).
@@ -132,7 +135,14 @@ def calibrated_band(
         good, bad = np.sort(maxima[healthy, k]), np.sort(maxima[shows[:, k], k])
         top = good[math.ceil(round((len(good) + 1) * (1 - share), 9)) - 1]
         bottom = bad[math.floor(round((len(bad) + 1) * share, 9)) - 1]
-        low[k], high[k] = np.clip(sorted((top, bottom)), EDGE, 1 - EDGE)
+        # reaching a threshold counts, so a healthy picture as sure as its quantile must stay below
+        low[k], high[k] = np.clip(sorted((top + STEP, bottom - STEP)), EDGE, 1 - EDGE)
+        if not (high[k] > top and low[k] <= bottom):
+            return fixed_band(
+                classes,
+                why=f"of {source}, too many pictures lie nearer than {EDGE:g} to confidence 0 or 1 on the wrong side",
+                ask_from=_reached(maxima, shows),
+            )
     return Thresholds(
         boundary=np.clip(np.float32(BAND[1]), low, high),
         pass_below=low,
