@@ -13,6 +13,7 @@ __all__ = ["MODULES", "benchmark"]
 MODULES = {
     "E1": "benchmarks.adaptation.domains",
     "E2": "benchmarks.adaptation.solar",
+    "E4": "benchmarks.adaptation.mentoring",
     "E6": "benchmarks.adaptation.selection",
     "L1": "benchmarks.loop",
     "Q5": "benchmarks.export_nodes",

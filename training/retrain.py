@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from edge_sdk.vision.preprocess import PreprocessSpec, fitted, valid_cells
 from training.answers import Mentored, read_mentored
 from training.audit import audit_of, audited
 from training.checkpoint import Checkpoint, LineState
-from training.data.streams import Batch, Stream
+from training.data.frozen import Feed
 from training.data.views import Views, batches_of, views_of
 from training.fitting import Terms, fit
 from training.lines import confidence, line_state, predicted, uncalibrated
@@ -32,6 +31,7 @@ from training.networks.cellnet import CellNetwork, cell_network
 from training.recipe import Recipe
 from training.statistics import estimated, load_statistics
 from training.strategies import SHIPPED, Strategy, strategy_named
+from training.team import team
 from training.train import Progress, original_state, quiet
 from training.truth import standing_answers, truth_and_mentored
 
@@ -39,6 +39,8 @@ __all__ = ["Mentored", "read_mentored", "retrain"]
 
 WEAK = 1.0
 """Lambda of eq. 3."""
+ENOUGH = 500
+"""Pictures, spread over all, that a line's statistics are measured on; more change them no further."""
 
 
 def retrain(
@@ -88,40 +90,39 @@ def retrain(
     torch.manual_seed(recipe.seed)
     network = copy.deepcopy(baseline.network) if way.init == "baseline" else _fresh(baseline)
     chance = np.random.default_rng([recipe.seed, 3])
-    batches = _Batches(original, taught, spec, recipe, chance, balanced=way.balanced)
-    home, away = baseline.line("original").statistics, baseline.lines.get(name, baseline.line("original")).statistics
-    teacher = copy.deepcopy(baseline.network).eval() if way.distil else None
-    if teacher is not None:
-        load_statistics(teacher, away)
     temperature = torch.from_numpy(_state(baseline, name).temperature).reshape(-1, 1, 1)
+    batches = _Batches(network, original, taught, spec, recipe, chance, balanced=way.balanced)
+    home, away = baseline.line("original").statistics, _state(baseline, name).statistics
+    teacher = _teacher(baseline, name) if way.distil else None
     modules: dict[str, nn.Module] = {"network": network}
     if way.domain_weight:
         modules["segmenter"] = DomainSegmenter(network.channels)
 
     def losses(done: float) -> Terms:
-        known, weak = batches.next()
+        counts = batches.counts()
         if network.frozen:
             load_statistics(network, home)
-        here = network.features(known.frame)
+        known, here = batches.original(counts).next()
         supervised = supervised_loss(network.head(here), known.truth, known.known, known.maximum, shown=known.shown)
-        if weak is None:
+        if not way.new_data:
             return {"supervised": supervised}
         if network.frozen:
             load_statistics(network, away)
-        there = network.features(weak.frame)
+        feed = batches.mentored(counts)
+        weak, there = feed.next()
         answered = network.head(there)
         loss_weak = masked_bce(answered, weak.truth, weak.known)
         if weak.maximum.any():
             loss_weak = loss_weak + picture_loss(answered, weak.truth, weak.known, weak.maximum, shown=weak.shown)
         # as many pictures of each line weigh 1 and lambda; else each line weighs as many as it has of them
-        share = len(weak.frame) / (len(weak.frame) + len(known.frame))
+        share = counts[1] / sum(counts)
         terms = {"supervised": 2 * (1 - share) * supervised, "weak": 2 * share * WEAK * loss_weak}
         if teacher is not None:
             with torch.no_grad():
-                said = torch.sigmoid(teacher(weak.frame).cells / temperature)
+                said = torch.sigmoid(teacher.head(feed.last_map(teacher, weak)) / temperature.to(answered.device))
             terms["distil"] = way.distil * distillation_loss(answered, said, weak.known, shown=weak.shown)
         if way.domain_weight:
-            domain = torch.tensor([0] * len(known.frame) + [1] * len(weak.frame))
+            domain = torch.tensor([0] * counts[0] + [1] * counts[1], device=answered.device)
             weight = ganin_weight(done, most=way.domain_weight)
             terms["domain"] = adversarial_loss(modules["segmenter"], torch.cat([here, there]), domain, weight)
         return terms
@@ -141,6 +142,8 @@ def retrain(
     new = views_of(line, line.train, spec, grid=grid, labelled=False).images
     if taught is not None:
         new = np.concatenate([new, taught.images])
+    if len(new) > ENOUGH:
+        new = new[np.linspace(0, len(new) - 1, ENOUGH).round().astype(int)]
     if network.frozen:
         load_statistics(network, home)
         statistics = dict(away)
@@ -161,6 +164,7 @@ class _Batches:
 
     def __init__(
         self,
+        network: CellNetwork,
         original: Views,
         taught: Views | None,
         spec: PreprocessSpec,
@@ -169,24 +173,44 @@ class _Batches:
         *,
         balanced: bool,
     ) -> None:
-        def stream(views: Views, batch: int, *, halved: bool) -> Stream:
-            return Stream(views, spec, batch=batch, jitter=recipe.jitter, chance=chance, balanced=halved)
-
-        self._chance, self._both = chance, 2 * recipe.batch
-        self._here = partial(stream, original, halved=True)
-        self._there = None if taught is None else partial(stream, taught, halved=False)
-        self._share = 0.5 if taught is None else len(taught) / (len(taught) + len(original))
+        self._network, self._spec, self._recipe, self._chance = network, spec, recipe, chance
+        self._views = (original, taught)
         self._balanced = balanced
+        self._feeds: dict[tuple[int, int], Feed] = {}
 
-    def next(self) -> tuple[Batch, Batch | None]:
-        """A batch of the original line, and one of the mentored line where there is one."""
-        half = self._both // 2
-        if self._there is None:
-            return self._here(half).next(), None
-        there = half
-        if not self._balanced:
-            there = int(np.clip(self._chance.binomial(self._both, self._share), 1, self._both - 1))
-        return self._here(self._both - there).next(), self._there(there).next()
+    def counts(self) -> tuple[int, int]:
+        """Original and mentored pictures of the next step, at least one of each."""
+        both, (original, taught) = 2 * self._recipe.batch, self._views
+        if self._balanced or taught is None:
+            return both // 2, both // 2
+        there = int(self._chance.binomial(both, len(taught) / (len(taught) + len(original))))
+        there = min(max(there, 1), both - 1)
+        return both - there, there
+
+    def original(self, counts: tuple[int, int]) -> Feed:
+        """Half defective, half healthy, all of it known."""
+        return self._feed(0, counts[0])
+
+    def mentored(self, counts: tuple[int, int]) -> Feed:
+        """As the answers came."""
+        return self._feed(1, counts[1])
+
+    def _feed(self, line: int, count: int) -> Feed:
+        views = self._views[line]
+        assert views is not None
+        if (line, count) not in self._feeds:
+            recipe = self._recipe.model_copy(update={"batch": count})
+            self._feeds[line, count] = Feed(
+                self._network, views, self._spec, recipe, self._chance, balanced=line == 0
+            )
+        return self._feeds[line, count]
+
+
+def _teacher(baseline: Checkpoint, name: str) -> CellNetwork:
+    """The baseline as it judges the mentored line, to be asked and never trained."""
+    network = copy.deepcopy(baseline.network).eval().requires_grad_(False)
+    load_statistics(network, _state(baseline, name).statistics)
+    return network.to(team().device)
 
 
 def _fresh(baseline: Checkpoint) -> CellNetwork:

@@ -173,5 +173,8 @@ class Feed:
     def next(self) -> tuple[Batch, Tensor]:
         """The next batch, and the last map ``(N, F, h, w)`` with its graph."""
         batch = self._stream.next()
-        network = self.network
-        return batch, network.above(batch.frame) if self._kept else network.features(batch.frame)
+        return batch, self.last_map(self.network, batch)
+
+    def last_map(self, network: CellNetwork, batch: Batch) -> Tensor:
+        """Of this feed's batch, ``(N, F, h, w)``, by this network or another one with the same trunk."""
+        return network.above(batch.frame) if self._kept else network.features(batch.frame)
