@@ -95,11 +95,12 @@ def health_of(adaptation: Adaptation, *, name: str = "new") -> Health:
             reference=adaptation.reference,
             history=adaptation.histories.get(method, ()),
         )
-    chosen = adaptation.decision.method
+    decision = adaptation.decision
+    chosen = decision.method
     return Health(
         chosen=chosen,
-        decision=adaptation.decision.why,
-        verdict=judged(chosen, signs),
+        decision=decision.why,
+        verdict=judged(chosen, signs, undecided=decision.why if decision.undecided else ""),
         signs=signs,
         checks={method: checked(one, signs["source"]) for method, one in signs.items()},
         cautions=tuple(_cautions(signs[chosen], signs["source"], held_out=adaptation.held_out)),

@@ -170,12 +170,13 @@ def checked(now: Signs, before: Signs) -> tuple[Check, ...]:
     return tuple(found)
 
 
-def judged(chosen: str, signs: Mapping[str, Signs]) -> Verdict:
+def judged(chosen: str, signs: Mapping[str, Signs], *, undecided: str = "") -> Verdict:
     """Whether to ship what was chosen.
 
     Args:
         chosen: The method.
         signs: By method; ``source`` is the model as it was.
+        undecided: Why the rules that choose could not, where they could not: then nothing ships either.
 
     Returns:
         With the sentence of the first broken limit, how many more are, and whether everything else that was
@@ -192,6 +193,8 @@ def judged(chosen: str, signs: Mapping[str, Signs]) -> Verdict:
         elif chosen == "source" and not others:
             why += ", and nothing else was tried"
         return Verdict(False, why)
+    if undecided:
+        return Verdict(False, undecided)
     why = (
         f"{now.subject} raises alarms on {now.facts.positive_rate_new:.0%} of the new line's pictures and "
         f"{before.facts.positive_rate_original:.0%} of the original line's"

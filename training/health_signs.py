@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -122,13 +122,19 @@ def signs_of(
     """
     home = checkpoint.line("original")
     here, judged = seen_of(checkpoint, home, reference)
-    there, _ = seen_of(checkpoint, checkpoint.line(name), held)
+    there, judged_new = seen_of(checkpoint, checkpoint.line(name), held)
     said, said_new = here.maxima >= 0, there.maxima >= 0
+    # a line's boundary decides what is an alarm there; how sure the network is, it has no say in
+    facts = replace(
+        facts_of(replace(_scores(judged), defective=reference.defective), _scores(judged_new)),
+        positive_rate_original=float(said.mean()),
+        positive_rate_new=float(said_new.mean()),
+    )
     signs = Signs(
         method=method,
         pictures_original=len(reference),
         pictures_new=len(held),
-        facts=facts_of(here, there),
+        facts=facts,
         spread_original=float(here.maxima.std()),
         spread_new=float(there.maxima.std()),
         kept=kept_of(judged, said, boundary=float(home.thresholds.boundary.min())),
@@ -148,6 +154,10 @@ def seen_of(checkpoint: Checkpoint, state: LineState, views: Views) -> tuple[Sco
     at = state.temperature * np.log(boundary / (1 - boundary))
     moved = (logits - at[None, :, None, None]).astype(np.float32)
     return Scores(moved, features, views.valid), Judged(views, logits, confidence(logits, state), features)
+
+
+def _scores(judged: Judged) -> Scores:
+    return Scores(judged.logits.astype(np.float32), judged.features.astype(np.float32), judged.views.valid)
 
 
 def kept_of(judged: Judged, said: Bools, *, boundary: float) -> Kept:

@@ -74,12 +74,24 @@ def test_positive_rates_are_counted_at_the_line_s_own_boundary(adaptation: Adapt
     sure = replace(source.line("new").thresholds, boundary=np.array([0.9999], np.float32),
                    defective_from=np.array([1.0], np.float32))  # fmt: skip
     strict = source.with_line("new", replace(source.line("new"), thresholds=sure))
-    rates = [
+    facts = [
         health_of(replace(adaptation, methods={"source": one}, decision=replace(adaptation.decision, method="source")))
-        .signs["source"].facts.positive_rate_new
+        .signs["source"].facts
         for one in (source, strict)
     ]  # fmt: skip
-    assert rates[1] < rates[0]
+    assert facts[1].positive_rate_new < facts[0].positive_rate_new
+    assert facts[1].unsure_new == facts[0].unsure_new, "how sure it is has nothing to do with the boundary"
+    assert facts[1].score_distance == facts[0].score_distance
+
+
+def test_a_decision_that_could_not_be_made_is_not_shipped(adaptation: Adaptation) -> None:
+    open_ = replace(adaptation.decision, method="adabn", undecided=True, why="nothing is clearly better: undecided")
+    found = health_of(replace(adaptation, decision=open_))
+    broken = [check for check in found.checks["adabn"] if not check.held]
+    assert not found.verdict.ship
+    assert broken or found.verdict.why == "nothing is clearly better: undecided"
+    decided = health_of(replace(adaptation, decision=replace(open_, undecided=False)))
+    assert decided.verdict.ship is not bool(broken)
 
 
 def test_gradients_are_the_median_of_the_steps_that_noted_them() -> None:

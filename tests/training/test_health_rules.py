@@ -107,6 +107,14 @@ def test_a_refusal_says_what_else_was_tried() -> None:
     assert not sound.ship and "dann" not in sound.why, "to break no limit is no reason to be taken"
 
 
+def test_where_the_rules_could_not_choose_nothing_ships() -> None:
+    why = "the scores are far from the original's, but no method brings them closer: undecided"
+    verdict = judged("source", {"source": BEFORE, "adabn": signs("adabn")}, undecided=why)
+    assert not verdict.ship and verdict.why == why
+    ill = {"source": signs(positive_rate_new=1.0)}
+    assert judged("source", ill, undecided=why).why.startswith("the model as it was calls 100%"), "what is seen first"
+
+
 def test_several_broken_limits_are_counted() -> None:
     worse = signs("dann", positive_rate_new=1.0, balanced_accuracy=0.7, unsure_new=0.9)
     why = judged("dann", {"source": BEFORE, "dann": worse}).why
