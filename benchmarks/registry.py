@@ -15,6 +15,7 @@ MODULES = {
     "E2": "benchmarks.adaptation.solar",
     "E4": "benchmarks.adaptation.mentoring",
     "E6": "benchmarks.adaptation.selection",
+    "E9": "benchmarks.adaptation.detector",
     "L1": "benchmarks.loop",
     "Q5": "benchmarks.export_nodes",
     "R4": "benchmarks.startup",

@@ -62,4 +62,4 @@ class Question:
     box: tuple[float, float, float, float]
     """Left, top, right, bottom in frame pixels; right and bottom lie outside."""
     cells: tuple[tuple[int, int], ...]
-    """Row and column of each cell asked about, the peak first; of a detector the anchors of the box and 0."""
+    """Row and column of each cell asked about, the peak first; of a detector the box's anchor and 0."""

@@ -28,7 +28,7 @@ from training.lines import confidence, predicted
 from training.strategies import Strategy
 from training.truth import truth_and_mentored
 
-__all__ = ["CONFIRM_FROM", "CONTROL_SHARE", "Asked", "Mentor", "ask", "mentored", "said"]
+__all__ = ["CONFIRM_FROM", "CONTROL_SHARE", "Asked", "Mentor", "answer_of", "ask", "header_of", "mentored", "said"]
 
 CONFIRM_FROM = 0.25
 """Share of a question's cells that are defective from which the operator confirms; none: infirms; else unsure."""
@@ -160,8 +160,8 @@ def ask(checkpoint: Checkpoint, line: Line, mentor: Mentor = Mentor(), *, seed: 
         # who sees the flag does not confirm a defect
         wrong = (faults.random(len(words)) < mentor.wrong) & (not flagged)
         told = [(k, OTHER.get(word, word) if bad else word) for (k, word), bad in zip(words, wrong, strict=True)]
-        headers.append(_header(n, checkpoint.classes, asked, places, mentor.control_share, flagged=flagged))
-        answers.append(tuple(_answer(n, number, word) for number, word in told))
+        headers.append(header_of(n, checkpoint.classes, asked, places, mentor.control_share, flagged=flagged))
+        answers.append(tuple(answer_of(n, number, word) for number, word in told))
     return Asked(views, maps, tuple(headers), tuple(answers), checkpoint.classes, mentor.seconds)
 
 
@@ -212,7 +212,8 @@ def _misplaced(
 MOMENT = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 
-def _answer(item: int, question: int | None, word: str) -> Answer:
+def answer_of(item: int, question: int | None, word: str) -> Answer:
+    """The simulated operator's answer as a hub would keep it."""
     return Answer.model_validate(
         {
             "id": UUID(sha256_hex(f"{item}/{question}".encode())[:32]),
@@ -226,7 +227,7 @@ def _answer(item: int, question: int | None, word: str) -> Answer:
     )
 
 
-def _header(
+def header_of(
     item: int,
     classes: Sequence[str],
     asked: Sequence[Question],
@@ -235,6 +236,7 @@ def _header(
     *,
     flagged: bool,
 ) -> ItemHeader:
+    """What a station would have said of the picture that is asked about."""
     entries: list[Mapping[str, object]] = [
         {"class": classes[one.class_id], "confidence": one.confidence, "box": [0, 0, 1, 1], "cells": list(cells)}
         for one, cells in zip(asked, places, strict=True)

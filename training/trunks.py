@@ -17,11 +17,12 @@ from edge_sdk.quality.measures import auroc, average_precision
 from edge_sdk.vision.preprocess import PreprocessSpec
 from training.data.views import Views, batches_of
 from training.lines import predicted
+from training.networks.anchornet import AnchorNetwork
 from training.networks.cellnet import CellNetwork, cell_network
 from training.recipe import Recipe, pretrained_weights
 from training.statistics import estimated, statistics_of
 
-__all__ = ["Start", "best_trunk", "held_out_score", "start_of"]
+__all__ = ["Start", "best_trunk", "held_out_score", "load_trunk", "start_of"]
 
 FOLDS = 2
 
@@ -38,7 +39,7 @@ class Start:
         torch.manual_seed(seed)
         network = cell_network(**self.arguments)
         if self.weights is not None:
-            _load_trunk(network, self.weights)
+            load_trunk(network, self.weights)
         return network
 
 
@@ -127,7 +128,12 @@ def _folds(views: Views, seed: int) -> list[Bools]:
     return [of == number for number in range(FOLDS)] if (have > 0).all() else []
 
 
-def _load_trunk(network: CellNetwork, path: Path) -> None:
+def load_trunk(network: CellNetwork | AnchorNetwork, path: Path) -> None:
+    """Put ImageNet weights into a network's trunk.
+
+    Raises:
+        FormatError: The file lacks some.
+    """
     tensors = load_file(path)
     wanted = network.trunk.state_dict()
     missing = sorted(wanted.keys() - tensors.keys())

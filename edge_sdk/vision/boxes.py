@@ -12,6 +12,9 @@ from edge_sdk.arrays import Array, Floats, check_shape
 
 __all__ = ["overlaps", "suppressed"]
 
+TABLE = 512
+"""Boxes up to which all pairs are compared at once."""
+
 
 def overlaps(first: Array, second: Array) -> Floats:
     """Intersection over union of every box of one list with every box of another.
@@ -47,8 +50,11 @@ def suppressed(boxes: Array, confidence: Array, *, iou: float, most: int) -> lis
     """
     left = np.argsort(-confidence, kind="stable")
     kept: list[Array] = []
+    # a table of all pairs is quicker than a row at a time, while it is small
+    pairs = overlaps(boxes, boxes) > iou if len(boxes) <= TABLE else None
     while len(left) and len(kept) < most:
-        near = overlaps(boxes[left[:1]], boxes[left])[0] > iou
+        first = left[0]
+        near = overlaps(boxes[left[:1]], boxes[left])[0] > iou if pairs is None else pairs[first][left]
         near[0] = True
         kept.append(left[near])
         left = left[~near]

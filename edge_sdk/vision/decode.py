@@ -235,19 +235,22 @@ def decode_anchors(
 def box_questions(found: Detections, *, limit: int = 3) -> tuple[Question, ...]:
     """What an operator is asked of a detector: its surest boxes.
 
+    An answer is about the box that is shown, so it speaks of that box's anchor alone: what it suppressed lies
+    elsewhere, by up to half.
+
     Args:
         found: Of ``decode_anchors``, surest first.
         limit: At most so many.
 
     Returns:
-        Surest first; a question's cells are the anchors of its box, ``(anchor, 0)``, the reported one first.
+        Surest first; a question's one cell is the anchor of its box and 0.
     """
     asked = []
     for n in range(min(limit, len(found))):
         left, top, right, bottom = (float(edge) for edge in found.boxes[n])
-        anchors = found.cells[found.cells[:, 0] == n, 1]
-        cells = tuple((int(anchor), 0) for anchor in anchors)
-        asked.append(Question(int(found.classes[n]), float(found.confidence[n]), (left, top, right, bottom), cells))
+        anchor = int(found.cells[found.cells[:, 0] == n][0, 1])
+        sure = float(found.confidence[n])
+        asked.append(Question(int(found.classes[n]), sure, (left, top, right, bottom), ((anchor, 0),)))
     return tuple(asked)
 
 

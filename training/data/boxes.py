@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,9 +18,12 @@ from training.data.streams import jittered
 from training.data.views import line_image, normalised
 from training.losses.anchors import matched
 from training.networks.anchornet import AnchorNetwork
+from training.team import team
 
-__all__ = ["BoxBatch", "BoxStream", "BoxViews", "Drawn", "anchor_shapes", "box_views", "with_maps"]
+__all__ = ["BoxBatch", "BoxStream", "BoxViews", "Drawn", "MapCache", "anchor_shapes", "box_views", "with_maps"]
 
+MapCache = dict[tuple[str, str, int], Floats]
+"""What a frozen trunk makes of a picture, ``(C, h, w)``, by the line's gap, the picture's name and the flip's place."""
 FLIPS = ((False, False), (True, False), (False, True), (True, True))
 """Across and down: every way a picture is shown; a quarter turn would need every anchor's shape turned too."""
 
@@ -46,6 +50,8 @@ class BoxViews:
     """``(N, A, K)`` in {0, 1}: where ``truth`` is one; of a mentored line the set M."""
     wanted: Floats
     """``(N, A, 4)`` box of each defective anchor, pixels of the network's input; 0 elsewhere, and where mentored."""
+    maximum: Floats
+    """``(N, K)``: 1 where a defect of the class is known to be somewhere, but not where."""
     places: tuple[Geometry, ...]
     drawn: tuple[Drawn | None, ...]
     """``None`` where nothing was asked or nobody drew."""
@@ -53,15 +59,15 @@ class BoxViews:
     """What may not be torn apart: the group, or the picture."""
     names: tuple[str, ...]
     maps: Floats | None = None
-    """``(N, 4, C, h, w)`` what a frozen trunk makes of each picture, in the order of ``FLIPS``."""
+    """``(N, 4, C, h, w)`` what a frozen trunk makes of each picture, in the order of ``FLIPS``, or only the first."""
 
     def __len__(self) -> int:
         return len(self.images)
 
     @property
     def defective(self) -> Bools:
-        """``(N,)`` pictures with a defective anchor."""
-        return np.asarray(self.truth.any(axis=(1, 2)))
+        """``(N,)``."""
+        return np.asarray(self.truth.any(axis=(1, 2)) | self.maximum.any(axis=1))
 
     def __getitem__(self, chosen: Array) -> BoxViews:
         """Some of the pictures, by place."""
@@ -72,6 +78,7 @@ class BoxViews:
             truth=self.truth[at],
             known=self.known[at],
             wanted=self.wanted[at],
+            maximum=self.maximum[at],
             places=tuple(self.places[n] for n in at),
             drawn=tuple(self.drawn[n] for n in at),
             units=tuple(self.units[n] for n in at),
@@ -87,8 +94,13 @@ class BoxBatch:
     seen: Tensor
     """``(N, 3, H, W)`` frames, or of a frozen trunk its maps ``(N, C, h, w)``."""
     truth: Tensor
+    """``(N, A, K)``."""
     known: Tensor
+    """``(N, A, K)``: of a mentored line the set M."""
     wanted: Tensor
+    """``(N, A, 4)``."""
+    maximum: Tensor
+    """``(N, K)``."""
 
 
 def box_views(
@@ -143,6 +155,7 @@ def box_views(
         truth=truth,
         known=known,
         wanted=wanted,
+        maximum=np.zeros((count, classes), np.float32),
         places=tuple(places),
         drawn=tuple(drawn),
         units=tuple(sample.unit for sample in kept),
@@ -151,21 +164,50 @@ def box_views(
 
 
 def with_maps(
-    views: BoxViews, network: AnchorNetwork, spec: PreprocessSpec, *, jitter: bool, chance: np.random.Generator
+    views: BoxViews,
+    network: AnchorNetwork,
+    spec: PreprocessSpec,
+    *,
+    line: Line,
+    jitter: bool,
+    flips: bool = True,
+    cache: MapCache | None = None,
 ) -> BoxViews:
-    """The same pictures with what the frozen trunk makes of each flip, every one jittered once.
+    """The same pictures with what the frozen trunk makes of each flip; all but the first are jittered once.
 
     A trunk that is not trained makes the same map of the same picture each time, so it is asked once.
+
+    Args:
+        views: At least one picture.
+        network: With a frozen trunk.
+        spec: Of its input.
+        line: That shows the pictures.
+        jitter: Brightness, contrast, saturation and hue; the first flip, none, is what the station sees.
+        flips: Without it only that first one.
+        cache: Looked into, and filled; good for one trunk, one ``spec`` and one ``jitter``.
     """
-    maps = []
+    cache = {} if cache is None else cache
+    wanted = range(len(FLIPS) if flips else 1)
     network.eval()
-    with torch.inference_mode():
-        for image in views.images:
-            shown = [_flipped(image, flip) for flip in FLIPS]
-            if jitter:  # the first stays as it is: it is what the station sees
-                shown = [shown[0], *(jittered(one, chance) for one in shown[1:])]
-            maps.append(network.trunk(normalised(np.stack(shown), spec)).numpy())
-    return replace(views, maps=np.stack(maps)) if maps else views
+    maps = []
+    for name, image in zip(views.names, views.images, strict=True):
+        keys = [(line.gap or "", name, way) for way in wanted]
+        lacking = [way for way in wanted if keys[way] not in cache]
+        if lacking:
+            shown = [_flipped(image, FLIPS[way]) for way in lacking]
+            if jitter:
+                pairs = zip(lacking, shown, strict=True)
+                shown = [jittered(one, _chance_of(name, way)) if way else one for way, one in pairs]
+            with torch.inference_mode():
+                found = network.trunk(normalised(np.stack(shown), spec)).numpy()
+            cache.update({keys[way]: one for way, one in zip(lacking, found, strict=True)})
+        maps.append(np.stack([cache[key] for key in keys]))
+    return replace(views, maps=np.stack(maps))
+
+
+def _chance_of(name: str, way: int) -> np.random.Generator:
+    seed = hashlib.sha256(f"{way}:{name}".encode()).digest()[:8]
+    return np.random.default_rng(int.from_bytes(seed, "little"))
 
 
 class BoxStream:
@@ -178,6 +220,7 @@ class BoxStream:
         batch: Pictures a batch.
         jitter: Whether brightness, contrast, saturation and hue vary; of a frozen trunk's maps they did once.
         chance: All randomness.
+        balanced: Whether defective and healthy pictures come in equal parts.
     """
 
     def __init__(
@@ -189,12 +232,13 @@ class BoxStream:
         batch: int,
         jitter: bool,
         chance: np.random.Generator,
+        balanced: bool = True,
     ) -> None:
         self._views, self._spec, self._jitter, self._chance = views, spec, jitter, chance
         self._moved = [_moved(network, flip) for flip in FLIPS]
         everything = np.arange(len(views))
         kinds = [everything[views.defective], everything[~views.defective]]
-        self._pools = [pool for pool in kinds if len(pool)]
+        self._pools = [pool for pool in kinds if len(pool)] if balanced else [everything]
         self._shares = [len(part) for part in np.array_split(np.arange(batch), len(self._pools))]
 
     def next(self) -> BoxBatch:
@@ -216,12 +260,9 @@ class BoxStream:
             truth.append(views.truth[n][order])
             known.append(views.known[n][order])
             wanted.append(_mirrored(views.wanted[n][order], FLIPS[way], self._spec))
-        return BoxBatch(
-            seen,
-            torch.from_numpy(np.stack(truth)),
-            torch.from_numpy(np.stack(known)),
-            torch.from_numpy(np.stack(wanted)),
-        )
+        pieces = (np.stack(truth), np.stack(known), np.stack(wanted), views.maximum[chosen])
+        device = team().device
+        return BoxBatch(seen.to(device), *(torch.from_numpy(piece).to(device) for piece in pieces))
 
 
 def anchor_shapes(sides: Array, *, count: int = 9) -> tuple[tuple[float, float], ...]:

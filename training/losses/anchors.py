@@ -128,9 +128,10 @@ def hard_negatives(loss: Tensor, truth: Tensor, known: Tensor, *, ratio: int = N
     """
     background = (known > 0) & (truth == 0)
     flat = torch.where(background, loss, torch.full_like(loss, -1.0)).flatten(1)
-    wanted = (ratio * ((truth * known) > 0).flatten(1).sum(dim=1)).clamp(min=8)
-    rank = flat.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-    return ((rank < wanted[:, None]) & (flat >= 0)).view_as(loss)
+    wanted = (ratio * ((truth * known) > 0).flatten(1).sum(dim=1)).clamp(min=8, max=flat.shape[1])
+    most, places = flat.topk(int(wanted.max()), dim=1)
+    chosen = (torch.arange(most.shape[1]) < wanted[:, None]) & (most >= 0)
+    return torch.zeros_like(flat, dtype=torch.bool).scatter(1, places, chosen).view_as(loss)
 
 
 def weak_anchor_loss(scores: Tensor, truth: Tensor, mentored: Tensor) -> Tensor:
