@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks import machine
 from benchmarks.adaptation.protocol import cross_folds, paired
 from benchmarks.adaptation.scored import MEASURES
-from benchmarks.adaptation.tables import Block, above_best, blocks_of, worst
+from benchmarks.adaptation.tables import AUTO, DEFAULT_NOTE, Block, above_best, blocks_of, verdict_rows, worst
 from benchmarks.results import Chart, Result, Steps, Value
 from edge_sdk.quality.datasets import Dataset, lines_of, load_dataset
 
@@ -55,8 +55,8 @@ class Work:
 
 
 SYNTHETIC = Work(iterations=200, adapting=150, side_px=64, batch=16, pictures=300, tested=300)
-REAL = Work(iterations=100, adapting=60, side_px=128)
-CRACKS = Work(iterations=100, adapting=60, side_px=192, stages=2)
+REAL = Work(iterations=100, adapting=40, side_px=128)
+CRACKS = Work(iterations=100, adapting=40, side_px=192, stages=2)
 """Cracks are a few pixels wide: finer cells on a larger picture."""
 
 
@@ -96,127 +96,115 @@ def run(*, quick: bool, progress: Steps) -> Result:
     import cv2
     import torch
 
-    from benchmarks.adaptation.rows import TRUNKS, auto_trunk
+    from benchmarks.adaptation.rows import TRUNKS
+    from training.recipe import pretrained_weights
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     seeds = SEEDS[:2] if quick else SEEDS
     sets = [_smaller(one) for one in PHOTOGRAPHS] if quick else list(PHOTOGRAPHS)
     drawn = replace(SYNTHETIC, iterations=6, adapting=4, pictures=60, tested=40) if quick else SYNTHETIC
-    trunks = TRUNKS if auto_trunk() == TRUNKS[1] else TRUNKS[:1]
-    progress.expect(len(trunks) * len(seeds) * (1 + 2 * len(sets)))
-    blocks: list[Block] = []
-    for trunk in trunks:
+    trunks = TRUNKS if pretrained_weights() and not quick else TRUNKS[:1]
+    progress.expect(len(seeds) * (1 + 2 * len(sets)))
+    found = [[progress.step(f"synthetic, seed {seed}", partial(synthetic_step, drawn, trunks, seed))] for seed in seeds]
+    blocks = blocks_of(found, [_synthetic(prior) for prior in PRIORS], trunks, fresh=True)
+    for one in sets:
         found = [
-            [progress.step(f"synthetic, {trunk}, seed {seed}", partial(synthetic_step, drawn, trunk, seed))]
+            [
+                progress.step(f"{one.name}, seed {seed}, fold {fold}", partial(real_step, one, trunks, seed, fold))
+                for fold in (0, 1)
+            ]
             for seed in seeds
         ]
-        blocks += blocks_of(found, [_synthetic(prior) for prior in PRIORS], trunk=trunk, fresh=True)
-        for one in sets:
-            found = [
-                [
-                    progress.step(
-                        f"{one.name}, {trunk}, seed {seed}, fold {fold}", partial(real_step, one, trunk, seed, fold)
-                    )
-                    for fold in (0, 1)
-                ]
-                for seed in seeds
-            ]
-            blocks += blocks_of(found, [one.task(gap, prior) for gap in one.gaps for prior in one.priors], trunk=trunk)
+        blocks += blocks_of(found, [one.task(gap, prior) for gap in one.gaps for prior in one.priors], trunks)
     work = {one.name: vars(one.work) for one in sets} | {"synthetic": vars(drawn)}
-    return result_of(blocks, auto_trunk(), {"seeds": list(seeds), "folds": 2, "threads": 1, "jitter": True, **work})
+    return result_of(blocks, {"seeds": list(seeds), "folds": 2, "threads": 1, "jitter": True, **work})
 
 
-def synthetic_step(work: Work, trunk: Any, seed: int) -> dict[str, Any]:
+def synthetic_step(work: Work, trunks: Sequence[str], seed: int) -> dict[str, Any]:
     """Both priors of one seed; the lines are drawn, written and read as a set."""
     from benchmarks.adaptation.drawn import drawn_lines
     from benchmarks.adaptation.protocol import SHARES
-    from benchmarks.adaptation.rows import Kept, Task, rows_of
+    from benchmarks.adaptation.rows import Kept, Task, step_of
 
-    recipe = _recipe(work, trunk, seed)
-    kept: Kept | None = None
-    found = {}
+    recipe = _recipe(work, seed)
+    tasks = []
     for prior in PRIORS:
         folder = DRAWN / f"{seed}-{round(100 * prior)}"
         dataset = drawn_lines(folder, seed=seed, prior=prior, pictures=work.pictures, tested=work.tested)
         lines, judging = (lines_of(dataset, seed=seed, shares=SHARES, evaluating=judge) for judge in (False, True))
-        kept = kept or Kept(dataset, recipe)  # the original line is the same
-        task = Task(_synthetic(prior), lines, judging, oracle=prior == PRIORS[0])
-        found[task.name] = rows_of(task, kept, recipe.model_copy(update={"iterations": work.adapting}))
-    return found
+        tasks.append(Task(_synthetic(prior), lines, judging, oracle=prior == PRIORS[0]))
+    adapting = recipe.model_copy(update={"iterations": work.adapting})
+    return step_of(tasks, Kept(dataset, recipe), adapting, trunks)  # the original line of both is the same
 
 
-def real_step(one: Photographs, trunk: Any, seed: int, fold: int) -> dict[str, Any]:
-    """Every gap and prior of one fold of a set; the source model is trained once."""
-    from benchmarks.adaptation.rows import Kept, Task, rows_of
+def real_step(one: Photographs, trunks: Sequence[str], seed: int, fold: int) -> dict[str, Any]:
+    """Every gap and prior of one fold of a set."""
+    from benchmarks.adaptation.rows import Kept, Task, step_of
 
-    dataset = _read(one)
-    recipe = _recipe(one.work, trunk, seed)
-    adapting = recipe.model_copy(update={"iterations": one.work.adapting})
-    kept = Kept(dataset, recipe)
-    found: dict[str, Any] = {}
+    dataset = load_dataset(*one.folders)
+    recipe = _recipe(one.work, seed)
+    tasks = []
     for gap in one.gaps:
         dealt = cross_folds(dataset, seed=seed, gap=gap, original=_original(dataset))[fold]
         for prior in one.priors:
             first = prior == one.priors[0]
-            task = Task(one.task(gap, prior), dealt.lines, dealt.judging, prior=prior, cells=gap in one.cells,
-                        oracle=first)  # fmt: skip
-            plain = first and gap == LAMP and trunk == "slim"
-            found[task.name] = rows_of(task, kept, adapting, plain=plain)
-    return found
+            tasks.append(
+                Task(one.task(gap, prior), dealt.lines, dealt.judging, prior=prior, cells=gap in one.cells,
+                     oracle=first, plain=first and gap == LAMP)
+            )  # fmt: skip
+    return step_of(tasks, Kept(dataset, recipe), recipe.model_copy(update={"iterations": one.work.adapting}), trunks)
 
 
-def result_of(blocks: Sequence[Block], auto: str, settings: Mapping[str, object]) -> Result:
+def result_of(blocks: Sequence[Block], settings: Mapping[str, object]) -> Result:
     """Tables and bounds.
 
     Args:
-        blocks: All of them, of every trunk.
-        auto: Trunk of the recommended default.
+        blocks: All of them, of every trunk, ``auto`` among them.
         settings: Of the run.
     """
-    by_name: dict[str, list[Block]] = {}
-    for block in blocks:
-        by_name.setdefault(block.name, []).append(block)
-    default = {name: next(block for block in both if block.trunk == auto) for name, both in by_name.items()}
-    ranked = {name: block for name, block in default.items() if block.ranked_by_pictures}
+    by = {(block.name, block.trunk): block for block in blocks}
+    named = [block for block in blocks if block.trunk != AUTO]
+    ranked = {block.name: block for block in blocks if block.trunk == AUTO and block.ranked_by_pictures}
     against = {name: block.minus("default", "source", "balanced_accuracy") for name, block in ranked.items()}
-    at = {prior: {n: p for n, p in against.items() if n.endswith(_percent(prior))} for prior in PRIORS}
-    best = {name: above_best(block, by_name[name], "auroc") for name, block in ranked.items()}
+    at = {prior: {n: p for n, p in against.items() if n.endswith(f", {_percent(prior)}")} for prior in PRIORS}
+    best = {
+        name: above_best(block, [one for one in named if one.name == name], "auroc") for name, block in ranked.items()
+    }
     low50, low5 = worst(at[0.5]), worst(at[0.05])
-    synthetic50 = next(block for block in by_name[_synthetic(0.5)] if block.trunk == "slim")
-    synthetic5 = default[_synthetic(0.05)]
-    adda = synthetic50.minus("adda", "source", "balanced_accuracy")
-    adabn = synthetic5.minus("default", "adabn", "auroc")
+    adda = by[_synthetic(0.5), "slim"].minus("adda", "source", "balanced_accuracy")
+    adabn = by[_synthetic(0.05), AUTO].minus("default", "adabn", "auroc")
     behind = min(best, key=lambda name: float(str(best[name]["difference"])))
-    drops = {block.trunk: _drop(block) for block in blocks if block.name.startswith(f"hazelnut, {LAMP}, 50")}
+    lamps = [block for block in named if block.name == f"hazelnut, {LAMP}, 50 %"]
+    drops = {block.trunk: paired(block.cells["source"], block.original["cells"], MEASURES["ap"]) for block in lamps}
     drop = drops["slim"]
     rows: list[dict[str, object]] = [block.means("auroc") for block in blocks if block.ranked_by_pictures]
     rows += [block.means("balanced_accuracy") for block in blocks if block.ranked_by_pictures]
     rows += [block.means("ap") for block in blocks if block.cells]
-    rows += [pair.row(f"{name}: default ({auto}) - source, balanced accuracy") for name, pair in against.items()]
+    rows += [pair.row(f"{name}: recommended default - source, balanced accuracy") for name, pair in against.items()]
     rows += [
         block.minus("default", "source", "ap").row(f"{block.name}, {block.trunk}: default - source, cell AP")
         for block in blocks
         if block.cells
     ]
     rows += [adda.row("synthetic, 50 %, slim: ADDA - source, balanced accuracy")]
-    rows += [adabn.row(f"synthetic, 5 %, {auto}: default - AdaBN, AUROC")]
+    rows += [adabn.row("synthetic, 5 %: recommended default - AdaBN, AUROC")]
     rows += [pair.row(f"hazelnut, lamp, {trunk}: new - original, cell AP of source") for trunk, pair in drops.items()]
     rows += list(best.values())
-    rows += [{"name": f"{block.name}, {block.trunk}", "taken": _counts(block)} for block in blocks]
+    rows += [block.taken() for block in blocks]
+    rows += verdict_rows(blocks)
     return Result(
         rows=rows,
         musts={
-            "E1.adda_minus_source_50": Value(*(round(v, 4) for v in (adda.mean, adda.low, adda.high))),
-            "E1.default_minus_adabn_5": Value(*(round(v, 4) for v in (adabn.mean, adabn.low, adabn.high))),
+            "E1.adda_minus_source_50": _value(adda.mean, adda.low, adda.high),
+            "E1.default_minus_adabn_5": _value(adabn.mean, adabn.low, adabn.high),
             "E1.default_minus_best_row": Value(float(str(best[behind]["difference"]))),
-            "E1.default_minus_source_50.low": _low(low50[1].low, low50[1].high),
-            "E1.default_minus_source_5.low": _low(low5[1].low, low5[1].high),
-            "E1.source_drop_points": Value(*(round(-100 * v, 2) for v in (drop.mean, drop.high, drop.low))),
+            "E1.default_minus_source_50.low": _value(low50[1].low, low50[1].low, low50[1].high),
+            "E1.default_minus_source_5.low": _value(low5[1].low, low5[1].low, low5[1].high),
+            "E1.source_drop_points": _value(-100 * drop.mean, -100 * drop.high, -100 * drop.low),
         },
         notes=[
-            f"the recommended default is no method and no trunk named: here the trunk {auto}, and what the label-free "
-            "rules take; where they take none it is the source model, and counts as such",
+            DEFAULT_NOTE,
             f"worst of default - source: {low50[0]} and {low5[0]}; of default - best row: {behind}",
             "50 % and 5 % are the share of defects among the unlabelled pictures: of photographs all healthy ones and "
             "as many defective ones as that makes, drawn again where there are too few, left out where too many",
@@ -224,8 +212,8 @@ def result_of(blocks: Sequence[Block], auto: str, settings: Mapping[str, object]
             "seeds deal the same photographs anew, so their intervals are drawn over groups; the synthetic lines are "
             "drawn anew, so theirs are over seeds",
             "the drop under the lamp is that of the trunk from scratch; the pretrained one's is a row beside it",
-            f"iterations, sizes and weights were fixed beforehand on seeds from {TUNED_ON} on; no target label chose "
-            "anything",
+            f"iterations and sizes were fixed beforehand; what was tuned was tuned on seeds from {TUNED_ON} on, and no "
+            "target label chose anything",
         ],
         settings=dict(settings),
         data={one.name: machine.data_digest(one.folders[-1]) for one in PHOTOGRAPHS},
@@ -234,29 +222,21 @@ def result_of(blocks: Sequence[Block], auto: str, settings: Mapping[str, object]
     )
 
 
-def _drop(block: Block) -> Any:
-    return paired(block.cells["source"], block.original["cells"], MEASURES["ap"])
-
-
-def _read(one: Photographs) -> Dataset:
-    return load_dataset(*one.folders)
-
-
 def _original(dataset: Dataset) -> Sequence[str] | None:
     """The original line's domains where a gap makes the new one."""
     return dataset.roles["original"][0] if "original" in dataset.roles else None
 
 
-def _recipe(work: Work, trunk: Any, seed: int) -> Any:
+def _recipe(work: Work, seed: int) -> Any:
     from training.recipe import Recipe
 
     return Recipe(
-        trunk=trunk, side_px=work.side_px, iterations=work.iterations, batch=work.batch, stages=work.stages, seed=seed
+        side_px=work.side_px, iterations=work.iterations, batch=work.batch, stages=work.stages, seed=seed
     )
 
 
 def _smaller(one: Photographs) -> Photographs:
-    return replace(one, work=replace(one.work, iterations=4, adapting=2, side_px=64), gaps=one.gaps[-1:])
+    return replace(one, work=replace(one.work, iterations=4, adapting=2, side_px=32), gaps=one.gaps[-1:])
 
 
 def _synthetic(prior: float) -> str:
@@ -267,9 +247,5 @@ def _percent(prior: float) -> str:
     return f"{100 * prior:g} %"
 
 
-def _low(low: float, high: float) -> Value:
-    return Value(round(low, 4), round(low, 4), round(high, 4))
-
-
-def _counts(block: Block) -> str:
-    return ", ".join(f"{name} {count}" for name, count in block.chosen.items())
+def _value(mean: float, low: float, high: float) -> Value:
+    return Value(round(mean, 4), round(low, 4), round(high, 4))

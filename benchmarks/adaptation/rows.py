@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,12 +15,13 @@ from training.adapt import adapt
 from training.checkpoint import Checkpoint
 from training.data.views import Views, views_of
 from training.evaluate import Judged, judge
+from training.health import health_of
 from training.methods import METHODS
 from training.recipe import Recipe, pretrained_weights
 from training.train import train
 
-__all__ = ["LABELLED", "TRUNKS", "Kept", "Task", "at_prior", "auto_trunk", "cells_of", "oracle_lines", "pictures_of",
-           "rows_of"]  # fmt: skip
+__all__ = ["LABELLED", "TRUNKS", "Kept", "Task", "at_prior", "cells_of", "oracle_lines", "pictures_of", "rows_of",
+           "step_of"]  # fmt: skip
 
 TRUNKS = ("slim", "mobilenetv2")
 """From scratch, and frozen with ImageNet weights."""
@@ -41,61 +42,86 @@ class Task:
     """Whether cells are judged too: the set has masks."""
     oracle: bool = True
     """Whether a network is trained on the new line's own labels."""
+    plain: bool = False
+    """Whether a source without photometric jitter stands beside."""
 
 
 @dataclass
 class Kept:
-    """Models of one fold and trunk by what they learnt from, trained once for all tasks that ask for them.
+    """Models of one fold by trunk and by what they learnt from, trained once for all tasks that ask for them.
 
     The oracle of one direction is the source of the other.
     """
 
     dataset: Dataset
     recipe: Recipe
-    made: dict[tuple[tuple[str, ...], str | None, bool], Checkpoint] = field(default_factory=dict)
+    made: dict[tuple[str, tuple[str, ...], str | None, bool], Checkpoint] = field(default_factory=dict)
 
-    def source(self, lines: Lines, *, jitter: bool = True) -> Checkpoint:
+    def source(self, lines: Lines, trunk: str, *, jitter: bool = True) -> Checkpoint:
         """Trained on these lines' original pictures."""
-        line = lines.original
-        key = tuple(sample.image for sample in line.train), line.gap, jitter
+        key = trunk, tuple(sample.image for sample in lines.original.train), lines.original.gap, jitter
         if key not in self.made:
-            self.made[key] = train(self.dataset, lines, self.recipe.model_copy(update={"jitter": jitter}))
+            changed = {"trunk": trunk, "jitter": jitter}
+            self.made[key] = train(self.dataset, lines, self.recipe.model_copy(update=changed))
         return self.made[key]
 
+    def auto(self, lines: Lines) -> str:
+        """The trunk that training takes where none is named; what it trained is kept as that trunk's source."""
+        if pretrained_weights() is None:
+            return TRUNKS[0]
+        found = self.source(lines, "auto")
+        trunk = TRUNKS[0] if found.arguments["trunk"] == "resnet18" else TRUNKS[1]
+        key = trunk, tuple(sample.image for sample in lines.original.train), lines.original.gap, True
+        self.made.setdefault(key, found)  # the same pictures, seed and trunk: the same weights
+        return trunk
 
-def rows_of(task: Task, kept: Kept, adapting: Recipe, *, plain: bool = False) -> dict[str, Any]:
+
+def step_of(tasks: Sequence[Task], kept: Kept, adapting: Recipe, trunks: Sequence[str]) -> dict[str, Any]:
+    """Every task with every trunk.
+
+    Returns:
+        By trunk the tasks' ``rows_of``, and as ``auto`` by task the trunk that the recommended default takes.
+    """
+    auto = {task.name: kept.auto(task.lines) for task in tasks}
+    found = {trunk: {task.name: rows_of(task, kept, adapting, trunk) for task in tasks} for trunk in trunks}
+    return {**found, "auto": auto}
+
+
+def rows_of(task: Task, kept: Kept, adapting: Recipe, trunk: str) -> dict[str, Any]:
     """Train, adapt in every way, and judge the new line's test part.
 
     Args:
         task: With the lines to learn from and to judge on.
-        kept: Of this fold and trunk.
-        adapting: Recipe of the adaptation; the trunk stays the source's.
-        plain: Whether a source without photometric jitter stands beside.
+        kept: Of this fold.
+        adapting: Recipe of the adaptation.
+        trunk: Of the source.
 
     Returns:
         ``rows``: by name ``pictures`` and ``cells`` as ``Scored`` documents; ``original``: the same of the source model
-        on its own line; ``decision`` and the CPU ``seconds``.
+        on its own line; ``decision``, ``ship`` of the health panel and the CPU ``seconds``.
     """
     began = time.process_time()
     lines = task.lines if task.prior is None else _with_prior(task.lines, task.prior, seed=adapting.seed)
-    source = kept.source(lines)
+    source = kept.source(lines, trunk)
     default = adapt(source, kept.dataset, lines, adapting)
     others = [name for name in METHODS if name not in default.methods]
     found = {**default.methods, **adapt(source, kept.dataset, lines, adapting, methods=others).methods}
     found = {name: found[name] for name in METHODS} | {"default": default.chosen}
-    if plain:
-        found["plain"] = kept.source(lines, jitter=False)
+    if task.plain:
+        found["plain"] = kept.source(lines, trunk, jitter=False)
     new = task.judging.new[0]
     views = _views(source, new)
     rows = {name: _judged(judge(one, "new", views), one, "new", task) for name, one in found.items()}
     if task.oracle:
-        own = kept.source(oracle_lines(task.lines))
+        own = kept.source(oracle_lines(task.lines), trunk)
         rows["oracle"] = _judged(judge(own, "original", _views(own, new)), own, "original", task)
     at_home = judge(source, "original", _views(source, task.judging.original))
+    verdict = health_of(default).verdict
     return {
         "rows": rows,
         "original": _judged(at_home, source, "original", task),
         "decision": default.decision.document(),
+        "ship": verdict.ship,
         "seconds": round(time.process_time() - began, 1),
     }
 
@@ -140,11 +166,6 @@ def oracle_lines(lines: Lines) -> Lines:
     train_on = tuple(sample for sample in own.train if sample.healthy is not None)
     validated = tuple(sample for sample in own.validate if sample.healthy is not None)
     return replace(lines, original=replace(own, name="original", train=train_on, validate=validated))
-
-
-def auto_trunk() -> str:
-    """The trunk that a recipe without one takes here."""
-    return TRUNKS[1] if pretrained_weights() else TRUNKS[0]
 
 
 def _with_prior(lines: Lines, prior: float, *, seed: int) -> Lines:

@@ -11,10 +11,20 @@ import numpy as np
 
 from benchmarks.adaptation.protocol import Paired, Runs, best_of_others, by_seed, over_seeds, paired
 from benchmarks.adaptation.rows import LABELLED
-from benchmarks.adaptation.scored import MEASURES, Scored
+from benchmarks.adaptation.scored import MEASURES, Scored, balanced_accuracy
+from benchmarks.adaptation.verdicts import Judgement, judge, summary_of
 from edge_sdk.arrays import Array
 
-__all__ = ["Block", "above_best", "blocks_of", "worst"]
+__all__ = ["AUTO", "DEFAULT_NOTE", "Block", "above_best", "blocks_of", "verdict_rows", "worst"]
+
+AUTO = "auto"
+"""The trunk of the recommended default: what training takes where none is named, fold by fold."""
+
+
+DEFAULT_NOTE = (
+    "the recommended default is no method and no trunk named: the trunk that does better on held-out groups of the "
+    "original line, and what the label-free rules take; where they take nothing it is the source model and counts so"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +40,9 @@ class Block:
     original: Mapping[str, Runs]
     """The source model on its own line: ``pictures``, and ``cells`` where these have a truth."""
     chosen: Mapping[str, int]
-    """How often the rules took which method."""
+    """How often the rules took which method; of the trunk ``auto`` with the trunk before it."""
+    judgements: Sequence[Judgement] = ()
+    """Of every seed and fold: was the decision right?"""
     fresh: bool = False
     """Whether each seed draws data of its own, so that seeds are independent."""
 
@@ -54,6 +66,11 @@ class Block:
             found[f"{row}_{measure}"] = round(float(self.seeds(row, measure).mean()), 3)
         return found
 
+    def taken(self) -> dict[str, object]:
+        """What the rules took, and how often."""
+        said = ", ".join(f"{name} {count}" for name, count in sorted(self.chosen.items()))
+        return {"name": f"{self.name}, {self.trunk}", "taken": said}
+
     @property
     def ranked_by_pictures(self) -> bool:
         """Whether healthy and defective pictures are there to be told apart."""
@@ -61,40 +78,76 @@ class Block:
 
 
 def blocks_of(
-    found: Sequence[Sequence[Mapping[str, Any]]], tasks: Sequence[str], *, trunk: str, fresh: bool = False
+    found: Sequence[Sequence[Mapping[str, Any]]], tasks: Sequence[str], trunks: Sequence[str], *, fresh: bool = False
 ) -> list[Block]:
-    """Blocks of the steps of one set with one trunk.
+    """Blocks of the steps of one set: of each task one a trunk, and one of the trunk ``auto``.
 
     Args:
-        found: By seed, by fold: task name to what ``rows_of`` gave.
+        found: By seed, by fold: what ``step_of`` gave.
         tasks: Names, in order.
-        trunk: Which.
+        trunks: Named ones.
         fresh: Whether each seed draws data of its own.
     """
-    blocks = []
-    for task in tasks:
-        steps = [[fold[task] for fold in folds] for folds in found]
-        rows = list(steps[0][0]["rows"])
-        kinds = list(steps[0][0]["original"])
+    return [_block(found, task, trunk, fresh=fresh) for task in tasks for trunk in (*trunks, AUTO)]
 
-        def runs(row: str, kind: str, steps: list[list[Mapping[str, Any]]] = steps) -> list[list[Scored]]:
-            return [[Scored.read(one["rows"][row][kind]) for one in folds] for folds in steps]
 
-        def home(kind: str, steps: list[list[Mapping[str, Any]]] = steps) -> list[list[Scored]]:
-            return [[Scored.read(one["original"][kind]) for one in folds] for folds in steps]
+def _block(found: Sequence[Sequence[Mapping[str, Any]]], task: str, trunk: str, *, fresh: bool) -> Block:
+    taken = [[fold["auto"][task] if trunk == AUTO else trunk for fold in folds] for folds in found]
+    steps = [
+        [fold[name][task] for fold, name in zip(folds, names, strict=True)]
+        for folds, names in zip(found, taken, strict=True)
+    ]
+    first = steps[0][0]
+    rows = {
+        kind: {
+            row: [[Scored.read(one["rows"][row][kind]) for one in folds] for folds in steps] for row in first["rows"]
+        }
+        for kind in first["original"]
+    }
+    flat = [(name, one) for folds, names in zip(steps, taken, strict=True)
+            for one, name in zip(folds, names, strict=True)]  # fmt: skip
+    return Block(
+        name=task,
+        trunk=trunk,
+        pictures=rows["pictures"],
+        cells=rows.get("cells", {}),
+        original={
+            kind: [[Scored.read(one["original"][kind]) for one in folds] for folds in steps]
+            for kind in first["original"]
+        },
+        chosen=Counter(
+            f"{name} {one['decision']['method']}" if trunk == AUTO else one["decision"]["method"] for name, one in flat
+        ),
+        judgements=tuple(_judgement(f"{task}, {trunk}", one) for _, one in flat),
+        fresh=fresh,
+    )
 
-        blocks.append(
-            Block(
-                name=task,
-                trunk=trunk,
-                pictures={row: runs(row, "pictures") for row in rows},
-                cells={row: runs(row, "cells") for row in rows} if "cells" in kinds else {},
-                original={kind: home(kind) for kind in kinds},
-                chosen=Counter(one["decision"]["method"] for folds in steps for one in folds),
-                fresh=fresh,
-            )
-        )
-    return blocks
+
+def _judgement(case: str, one: Mapping[str, Any]) -> Judgement:
+    """By AUROC of pictures where both kinds are there, else by AP of cells."""
+
+    def figure(documents: Mapping[str, Any]) -> float:
+        pictures = Scored.read(documents["pictures"])
+        kind, measure = ("pictures", "auroc") if pictures.both else ("cells", "ap")
+        scored = Scored.read(documents[kind])
+        return float(MEASURES[measure](scored, np.ones((1, len(scored.scores))))[0])
+
+    figures = {
+        row: figure(documents) for row, documents in one["rows"].items()
+        if row not in (*LABELLED, "default", "plain")
+    }  # fmt: skip
+    pictures = Scored.read(one["original"]["pictures"])
+    accuracy = float(balanced_accuracy(pictures, np.ones((1, len(pictures.scores))))[0]) if pictures.both else None
+    home = figure(one["original"])
+    return judge(case, one["decision"]["method"], figures, shipped=one["ship"], home=home, home_accuracy=accuracy)
+
+
+def verdict_rows(blocks: Sequence[Block]) -> list[dict[str, object]]:
+    """How often the label-free rules were right: of each block of the trunk ``auto``, and over all."""
+    mine = [block for block in blocks if block.trunk == AUTO]
+    everything = [one for block in mine for one in block.judgements]
+    pairs = [(f"rules, {block.name}", block.judgements) for block in mine] + [("rules, all", everything)]
+    return [{"name": name, **summary_of(list(judgements))} for name, judgements in pairs]
 
 
 def above_best(block: Block, beside: Sequence[Block], measure: str) -> dict[str, object]:
@@ -102,7 +155,7 @@ def above_best(block: Block, beside: Sequence[Block], measure: str) -> dict[str,
 
     Args:
         block: Of the recommended default.
-        beside: The same new line with every trunk, the block's own among them.
+        beside: The same new line with every named trunk.
         measure: Name.
     """
     rows = {

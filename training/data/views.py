@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -90,6 +91,30 @@ def line_truth(line: Line, sample: Sample) -> Truth:
     return replace(said, mask=gaps.moved(line.gap, said.mask))
 
 
+MOST_BYTES = 256 * 2**20
+"""Of pictures that are kept as the network sees them; the ones asked for least lately go first."""
+_KEPT: OrderedDict[Hashable, tuple[Image, tuple[int, int]]] = OrderedDict()
+
+
+def _seen(line: Line, sample: Sample, spec: PreprocessSpec) -> tuple[Image, tuple[int, int]]:
+    """The line's picture at the network's size, and its own height and width; read once while its file stays."""
+    try:
+        file = sample.path.stat()
+        key = sample.path, file.st_mtime_ns, file.st_size, sample.image, sample.bits, line.gap, repr(spec)
+    except OSError:
+        key = None  # reading says what is wrong
+    if key is not None and key in _KEPT:
+        _KEPT.move_to_end(key)
+        return _KEPT[key]
+    image = line_image(line, sample)
+    found = fitted(image, spec), (image.shape[0], image.shape[1])
+    if key is not None:
+        _KEPT[key] = found
+        while len(_KEPT) > max(1, MOST_BYTES // found[0].nbytes):
+            _KEPT.popitem(last=False)
+    return found
+
+
 def views_of(
     line: Line,
     samples: Sequence[Sample],
@@ -121,9 +146,8 @@ def views_of(
     valid = np.ones((count, *grid), bool)
     defective = np.zeros(count, bool)
     for n, sample in enumerate(samples):
-        image = line_image(line, sample)
-        images[n] = fitted(image, spec)
-        valid[n] = valid_cells(spec, image.shape[0], image.shape[1], grid)
+        images[n], (height, width) = _seen(line, sample, spec)
+        valid[n] = valid_cells(spec, height, width, grid)
         if labelled:
             said = line_truth(line, sample)
             defective[n] = said.healthy is False

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks.adaptation.drawn import LINES, drawn_lines
 from benchmarks.adaptation.protocol import SHARES
@@ -18,15 +19,16 @@ from benchmarks.adaptation.rows import (
     cells_of,
     oracle_lines,
     pictures_of,
-    rows_of,
+    step_of,
 )
 from benchmarks.adaptation.scored import MEASURES, Scored
-from benchmarks.adaptation.tables import blocks_of
+from benchmarks.adaptation.tables import AUTO, blocks_of
 from edge_sdk.quality.datasets import Dataset, Lines, lines_of, load_dataset
+from tests.requirements import need
 from tests.training.drawn import write_set
 from training.evaluate import evaluate
 from training.methods import METHODS
-from training.recipe import Recipe
+from training.recipe import Recipe, pretrained_weights
 from training.train import train
 
 TINY = Recipe(trunk="slim", width=0.125, side_px=32, iterations=2, batch=4)
@@ -102,19 +104,55 @@ def test_scores_give_the_figures_that_an_evaluation_gives(tmp_path: Path) -> Non
         assert set(cells.groups) <= set(judged.views.units)
 
 
-def test_every_method_is_a_row_and_the_source_is_trained_once(drawn: Dataset) -> None:
+def test_every_method_is_a_row_and_each_model_of_a_fold_is_trained_once(drawn: Dataset) -> None:
     lines, judging = both(drawn)
     kept = Kept(drawn, TINY)
-    first = rows_of(Task("half", lines, judging, prior=0.5), kept, TINY, plain=True)
-    second = rows_of(Task("few", lines, judging, prior=0.05, oracle=False), kept, TINY)
+    tasks = [
+        Task("half", lines, judging, prior=0.5, plain=True),
+        Task("few", lines, judging, prior=0.05, oracle=False),
+    ]
+    step = step_of(tasks, kept, TINY, ["slim"])
+    first, second = step["slim"]["half"], step["slim"]["few"]
     assert list(first["rows"]) == [*METHODS, "default", "plain", "oracle"]
     assert list(second["rows"]) == [*METHODS, "default"]
-    assert len(kept.made) == 3  # with and without jitter, and the oracle
+    assert len([key for key in kept.made if key[0] == "slim"]) == 3  # with and without jitter, and the oracle
     assert first["rows"]["source"] == second["rows"]["source"]
     taken = first["decision"]["method"]
     assert first["rows"]["default"] == first["rows"][taken]
-    blocks = blocks_of([[{"half": first, "few": second}]], ["half", "few"], trunk="slim")
-    assert [block.name for block in blocks] == ["half", "few"]
+    step["auto"] = {"half": "slim", "few": "slim"}
+    blocks = blocks_of([[step]], ["half", "few"], ["slim"])
+    assert [(block.name, block.trunk) for block in blocks] == [
+        ("half", "slim"), ("half", AUTO), ("few", "slim"), ("few", AUTO)
+    ]  # fmt: skip
     assert blocks[0].ranked_by_pictures
-    assert blocks[0].chosen == {taken: 1}
+    assert (blocks[0].chosen, blocks[1].chosen) == ({taken: 1}, {f"slim {taken}": 1})
     assert set(blocks[0].means("auroc")) == {"name", *(f"{row}_auroc" for row in first["rows"])}
+    (judgement,) = blocks[1].judgements
+    assert (judgement.decided, judgement.shipped) == (taken, first["ship"])
+    assert judgement.figure == pytest.approx(float(blocks[1].seeds("default", "auroc")[0]))
+
+
+@pytest.mark.parametrize("named", ["slim", "mobilenetv2"])
+def test_where_no_trunk_is_named_the_model_is_that_of_the_trunk_that_is_taken(
+    drawn: Dataset, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training import train as training
+
+    need("../shared/data/backbone_mobilenetv2", found=pretrained_weights() is not None)
+    worth = -1.0 if named == "slim" else 1.0
+    monkeypatch.setattr(training, "WORTH", worth)  # so that either trunk is taken
+    lines, _ = both(drawn)
+    kept = Kept(drawn, TINY)
+    assert kept.auto(lines) == named
+    again = Kept(drawn, TINY).source(lines, named)
+    for name, tensor in kept.source(lines, named).network.state_dict().items():
+        assert torch.equal(tensor, again.network.state_dict()[name])
+
+
+def test_without_the_pretrained_weights_the_thin_trunk_is_taken(
+    drawn: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks.adaptation import rows
+
+    monkeypatch.setattr(rows, "pretrained_weights", lambda: None)
+    assert Kept(drawn, TINY).auto(both(drawn)[0]) == "slim"

@@ -11,12 +11,14 @@ import pytest
 from benchmarks import machine
 from benchmarks.adaptation import domains, solar
 from benchmarks.adaptation.scored import Scored
-from benchmarks.adaptation.tables import Block, above_best, worst
+from benchmarks.adaptation.tables import AUTO, Block, above_best, worst
+from benchmarks.adaptation.verdicts import judge
 from benchmarks.musts import musts_from_csv
 from benchmarks.results import Result
 from training.methods import METHODS
 
 SEEDS = 3
+TRUNKS = ("slim", "mobilenetv2", AUTO)
 
 
 def run_of(share: float, *, groups: int = 12) -> list[list[Scored]]:
@@ -38,7 +40,8 @@ def block(name: str, trunk: str, skill: Mapping[str, float], *, cells: bool = Fa
     whole = {**dict.fromkeys((*METHODS, "oracle"), 0.6), **skill}
     rows = {row: run_of(share) for row, share in whole.items()}
     home = {"pictures": run_of(0.95), "cells": run_of(1.0)}
-    return Block(name, trunk, rows, rows if cells else {}, home, {"adabn": 2 * SEEDS}, fresh)
+    right = judge(name, "adabn", {"source": 0.5, "adabn": 0.8}, home=0.9)
+    return Block(name, trunk, rows, rows if cells else {}, home, {"adabn": 2 * SEEDS}, (right,), fresh)
 
 
 def musts_of(identifier: str) -> set[str]:
@@ -57,7 +60,7 @@ def all_blocks(skill: Mapping[str, float]) -> list[Block]:
     real = [one.task(gap, prior) for one in domains.PHOTOGRAPHS for gap in one.gaps for prior in one.priors]
     return [
         block(name, trunk, skill, cells="lamp" in name or "cracks" in name, fresh=name.startswith("synthetic"))
-        for trunk in ("slim", "mobilenetv2")
+        for trunk in TRUNKS
         for name in ("synthetic, 50 %", "synthetic, 5 %", *real)
     ]
 
@@ -68,7 +71,7 @@ def value(result: Result, key: str) -> float:
 
 def test_e1_states_every_bound_and_finds_what_was_planted() -> None:
     skill = {"default": 0.8, "adabn": 0.8, "adda": 0.9, "oracle": 1.0, "source": 0.6}
-    result = domains.result_of(all_blocks(skill), "mobilenetv2", {})
+    result = domains.result_of(all_blocks(skill), {})
     assert set(result.musts) == musts_of("E1")
     blocks = {(one.name, one.trunk): one for one in all_blocks(skill)}
     slim = blocks["synthetic, 50 %", "slim"]
@@ -76,7 +79,7 @@ def test_e1_states_every_bound_and_finds_what_was_planted() -> None:
     assert value(result, "E1.adda_minus_source_50") == pytest.approx(wanted, abs=1e-4)
     assert value(result, "E1.default_minus_adabn_5") == 0
     # ADDA is the best row that saw no label, on every seed, so the default is behind it and not behind the oracle
-    some = blocks["cookies, chromaticity, 5 %", "mobilenetv2"]
+    some = blocks["cookies, chromaticity, 5 %", AUTO]
     behind = (some.seeds("default", "auroc") - some.seeds("adda", "auroc")).mean()
     assert value(result, "E1.default_minus_best_row") == pytest.approx(behind, abs=1e-4)
     for key in ("E1.default_minus_source_50.low", "E1.default_minus_source_5.low"):
@@ -89,7 +92,7 @@ def test_e1_states_every_bound_and_finds_what_was_planted() -> None:
 
 
 def test_a_default_that_adapts_nothing_is_never_worse_than_the_source() -> None:
-    result = domains.result_of(all_blocks({"default": 0.6, "source": 0.6}), "slim", {})
+    result = domains.result_of(all_blocks({"default": 0.6, "source": 0.6}), {})
     assert value(result, "E1.default_minus_source_50.low") == 0
     assert value(result, "E1.default_minus_source_5.low") == 0
 
@@ -99,32 +102,33 @@ def test_the_worst_gap_counts() -> None:
     bad = [
         block(one.name, one.trunk, {"default": 0.5}) if one.name == "tiles, gamma+tint, 5 %" else one for one in blocks
     ]
-    result = domains.result_of(bad, "mobilenetv2", {})
+    result = domains.result_of(bad, {})
     assert value(result, "E1.default_minus_source_5.low") < -0.02 < value(result, "E1.default_minus_source_50.low")
     assert any("tiles, gamma+tint, 5 %" in note for note in result.notes)
 
 
 def test_cracks_without_healthy_pictures_are_judged_by_cells_alone() -> None:
-    names = [str(row["name"]) for row in domains.result_of(all_blocks({"default": 0.8}), "slim", {}).rows]
+    names = [str(row["name"]) for row in domains.result_of(all_blocks({"default": 0.8}), {}).rows]
     assert any(name.startswith("cracks") and name.endswith("cell AP") for name in names)
 
 
 def test_e2_states_every_bound_and_finds_what_was_planted() -> None:
-    ways = {
-        way: [
-            block(way, "slim", {"source": 0.55, "mmd": 0.7, "dann": 0.65, "default": 0.55}),
-            block(way, "mobilenetv2", {"source": 0.7, "coral": 0.8, "default": 0.7}),
-        ]
-        for way in solar.DIRECTIONS
-    }
-    result = solar.result_of(ways, (0, 1, 2), "mobilenetv2", {})
+    thin = {"source": 0.55, "mmd": 0.7, "dann": 0.65, "default": 0.55}
+    pretrained = {"source": 0.7, "coral": 0.8, "default": 0.7}
+    blocks = [
+        block(way, trunk, thin if trunk == "slim" else pretrained) for way in solar.DIRECTIONS for trunk in TRUNKS
+    ]
+    result = solar.result_of(blocks, (0, 1, 2), {})
     assert set(result.musts) == musts_of("E2")
     assert value(result, "E2.default_minus_source.low") == 0
-    scratch, pretrained = ways["mono to poly"]
+    scratch, _, auto = blocks[:3]
     gain = (scratch.seeds("mmd", "auroc") - scratch.seeds("source", "auroc")).mean()
     assert value(result, "E2.mono_poly_joint_gain") == pytest.approx(gain, abs=1e-4)
-    behind = (pretrained.seeds("default", "auroc") - pretrained.seeds("coral", "auroc")).mean()
+    behind = (auto.seeds("default", "auroc") - auto.seeds("coral", "auroc")).mean()
     assert value(result, "E2.default_minus_best_row") == pytest.approx(behind, abs=1e-4)
+    said = {str(row["name"]): row for row in result.rows}
+    assert said["rules, all"]["right_share"] == 1.0
+    assert said["mono to poly, auto"]["taken"] == "adabn 6"
 
 
 def test_the_best_row_may_stand_on_another_trunk_and_is_never_the_oracle() -> None:
