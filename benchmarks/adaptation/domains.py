@@ -54,9 +54,10 @@ class Work:
     tested: int = 0
 
 
-SYNTHETIC = Work(iterations=200, adapting=150, side_px=64, batch=16, pictures=300, tested=300)
-REAL = Work(iterations=100, adapting=40, side_px=128)
-CRACKS = Work(iterations=100, adapting=40, side_px=192, stages=2)
+SYNTHETIC = Work(iterations=200, adapting=120, side_px=64, batch=16, pictures=300, tested=300)
+NUTS = Work(iterations=100, adapting=40, side_px=128)
+REAL = Work(iterations=80, adapting=40, side_px=96)
+CRACKS = Work(iterations=80, adapting=30, side_px=128, stages=2)
 """Cracks are a few pixels wide: finer cells on a larger picture."""
 
 
@@ -82,7 +83,7 @@ class Photographs:
 HAZELNUT = machine.ROOT / "examples" / "data" / "hazelnut"
 LAMP = "lamp"
 PHOTOGRAPHS = (
-    Photographs("hazelnut", (HAZELNUT,), ("grey", LAMP), cells=(LAMP,)),
+    Photographs("hazelnut", (HAZELNUT,), ("grey", LAMP), work=NUTS, cells=(LAMP,)),
     Photographs("cookies", (SHARED / "cookies",), ("chromaticity",)),
     Photographs("tiles, exposure", (SHARED / "magnetic_tile",), (None,)),
     Photographs("tiles", (SHARED / "magnetic_tile",), ("gamma+tint",)),
