@@ -10,19 +10,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from edge_sdk.arrays import Bools
 from edge_sdk.documents import sha256_hex
-from edge_sdk.errors import DatasetError
-from edge_sdk.quality.datasets import Line, Lines, read_picture
-from edge_sdk.records import MentoredRow
-from edge_sdk.vision.preprocess import PreprocessSpec, fitted, valid_cells
+from edge_sdk.quality.datasets import Lines
+from edge_sdk.vision.preprocess import PreprocessSpec
 from training.answers import Mentored, read_mentored
 from training.audit import audit_of, audited
-from training.checkpoint import Checkpoint, LineState
+from training.checkpoint import Checkpoint
 from training.data.frozen import Feed
 from training.data.views import Views, batches_of, views_of
 from training.fitting import Terms, fit
-from training.lines import confidence, line_state, predicted, uncalibrated
+from training.lines import line_state, uncalibrated
 from training.losses.adversarial import DomainSegmenter, adversarial_loss, ganin_weight
 from training.losses.distillation import distillation_loss
 from training.losses.masked import masked_bce
@@ -31,9 +28,9 @@ from training.networks.cellnet import CellNetwork, cell_network
 from training.recipe import Recipe
 from training.statistics import estimated, load_statistics
 from training.strategies import SHIPPED, Strategy, strategy_named
+from training.taught import new_data, state_of
 from training.team import team
 from training.train import Progress, original_state, quiet
-from training.truth import standing_answers, truth_and_mentored
 
 __all__ = ["Mentored", "read_mentored", "retrain"]
 
@@ -86,13 +83,13 @@ def retrain(
     audit = audit_of(mentored, baseline.classes).held_out() if isinstance(mentored, Mentored) and way.asks else None
     if audit is not None and isinstance(mentored, Mentored) and not audit.missing():
         mentored = mentored.without({row.item for row in audit.rows})
-    taught = _new_data(baseline, line, mentored, called, way)
+    taught = new_data(baseline, line, mentored, called, way)
     torch.manual_seed(recipe.seed)
     network = copy.deepcopy(baseline.network) if way.init == "baseline" else _fresh(baseline)
     chance = np.random.default_rng([recipe.seed, 3])
-    temperature = torch.from_numpy(_state(baseline, name).temperature).reshape(-1, 1, 1)
+    temperature = torch.from_numpy(state_of(baseline, name).temperature).reshape(-1, 1, 1)
     batches = _Batches(network, original, taught, spec, recipe, chance, balanced=way.balanced)
-    home, away = baseline.line("original").statistics, _state(baseline, name).statistics
+    home, away = baseline.line("original").statistics, state_of(baseline, name).statistics
     teacher = _teacher(baseline, name) if way.distil else None
     modules: dict[str, nn.Module] = {"network": network}
     if way.domain_weight:
@@ -209,7 +206,7 @@ class _Batches:
 def _teacher(baseline: Checkpoint, name: str) -> CellNetwork:
     """The baseline as it judges the mentored line, to be asked and never trained."""
     network = copy.deepcopy(baseline.network).eval().requires_grad_(False)
-    load_statistics(network, _state(baseline, name).statistics)
+    load_statistics(network, state_of(baseline, name).statistics)
     return network.to(team().device)
 
 
@@ -221,88 +218,9 @@ def _fresh(baseline: Checkpoint) -> CellNetwork:
     return network
 
 
-def _state(baseline: Checkpoint, name: str) -> LineState:
-    """Of the line, or of the original one, as a station would use before anybody adapts."""
-    return baseline.lines.get(name, baseline.line("original"))
-
-
-def _new_data(
-    baseline: Checkpoint, line: Line, mentored: Mentored | Views | None, called: str, way: Strategy
-) -> Views | None:
-    """What the strategy trains on of the new line."""
-    if not way.new_data:
-        return None
-    if way.asks:
-        if mentored is None:
-            raise DatasetError(f"strategy {called} needs answers; give the folder of a hub's export")
-        return mentored if isinstance(mentored, Views) else _taught(baseline, mentored, way)
-    if not line.mentor:
-        raise DatasetError(f"line {line.name} has no pictures in part mentor; {called} has nothing to train on")
-    spec, grid = baseline.preprocess, baseline.grid
-    views = views_of(line, line.mentor, spec, grid=grid, labelled=way.known == "full")
-    return views if way.known == "full" else _pseudo(baseline, views, line.name)
-
-
-def _pseudo(baseline: Checkpoint, views: Views, name: str) -> Views:
-    """Pseudo-labels: of the pictures where the baseline sees anything, all that it says is truth."""
-    state = _state(baseline, name)
-    logits, _ = predicted(baseline.network, state.statistics, views.images, baseline.preprocess)
-    boundary = state.thresholds.boundary.reshape(-1, 1, 1)
-    truth = ((confidence(logits, state) >= boundary) & views.valid[:, None]).astype(np.float32)
-    defective: Bools = np.asarray(truth.any(axis=(1, 2, 3)))
-    whole = replace(views, truth=truth, known=np.ones_like(truth), defective=defective)
-    return whole.taken(defective) if defective.any() else whole
-
-
-def _taught(baseline: Checkpoint, mentored: Mentored, strategy: Strategy) -> Views:
-    """The pictures on which an answer says something, with what it says."""
-    spec, grid, classes = baseline.preprocess, baseline.grid, baseline.classes
-    images, truths, knowns, maxima, valids, names = [], [], [], [], [], []
-    for row in mentored.rows:
-        answers = mentored.answers.get(row.item, ())
-        if not standing_answers(answers):
-            continue
-        said = _confidence(mentored.root, row) if strategy.omnia else None
-        truth, known, maximum = truth_and_mentored(
-            row.header, answers, classes=classes, grid=grid, strategy=strategy, baseline=said
-        )
-        picture = read_picture(mentored.root / row.picture)
-        images.append(fitted(picture, spec))
-        valids.append(valid_cells(spec, picture.shape[0], picture.shape[1], grid))
-        truths.append(truth)
-        knowns.append(known)
-        maxima.append(maximum)
-        names.append(row.item)
-    if not images:
-        raise DatasetError(
-            f"no answer in {mentored.root} says anything (all unsure or withdrawn, or none given); "
-            "answer some questions and export again"
-        )
-    return Views(
-        images=np.stack(images),
-        truth=np.stack(truths),
-        known=np.stack(knowns),
-        maximum=np.stack(maxima),
-        valid=np.stack(valids),
-        defective=np.array([bool(truth.any() or top.any()) for truth, top in zip(truths, maxima, strict=True)]),
-        units=tuple(names),
-        names=tuple(names),
-    )
-
-
 def _digest(views: Views | None) -> str:
     """Of everything that is taught: another answer is another training."""
     if views is None:
         return "nothing"
     pieces = (views.images, views.truth, views.known, views.maximum)
     return sha256_hex(b"".join(piece.tobytes() for piece in pieces))
-
-
-def _confidence(root: Path, row: MentoredRow) -> np.ndarray | None:
-    if row.confidence is None:
-        return None
-    try:
-        return np.asarray(np.load(root / row.confidence, allow_pickle=False))
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{root / row.confidence} cannot be read ({error}); export the hub again") from error
-

@@ -16,6 +16,7 @@ from edge_sdk.quality.measures import average_precision, precision_recall_at
 if TYPE_CHECKING:
     from training.checkpoint import Checkpoint
     from training.data.views import Views
+    from training.figures import Cloud
     from training.mentors import Asked, Mentor
     from training.recipe import Recipe
     from training.strategies import Strategy
@@ -78,11 +79,8 @@ class Bench:
 
     def row(self, strategy: Strategy, mentor: Mentor) -> dict[str, float]:
         """Retrain, and judge both lines."""
-        from training.retrain import retrain
-
         asked = self.asked(mentor)
-        taught = asked.taught(strategy) if strategy.asks else None
-        found = retrain(self.baseline, self.drawn.lines, self._recipe, mentored=taught, strategy=strategy)
+        found = self.retrained(strategy, mentor)
         answers = sum(asked.counts.values()) if strategy.asks else 0
         minutes = round(asked.minutes, 2) if strategy.asks else 0.0
         return {**self.judged(found), "answers": answers, "minutes": minutes}
@@ -131,23 +129,21 @@ class Bench:
             model = later
         return found
 
-    def defective_features(self, checkpoint: Checkpoint) -> tuple[Array, Array]:
-        """Of every defective cell of both test parts: the feature above which the head sits, and 1 for the new line."""
-        import torch
+    def cloud(self, checkpoint: Checkpoint, title: str) -> Cloud:
+        """The features of the defective areas of both test parts, as the paper's figure 3 shows them."""
+        from training.evaluate import Evaluation, judge
+        from training.figures_clouds import areas_cloud
 
-        from training.data.views import batches_of
-        from training.statistics import with_statistics
+        tests = {"original": self._test_original, "new": self._test(0.0)}
+        judged = {name: judge(checkpoint, name, views) for name, views in tests.items()}
+        return areas_cloud(Evaluation({}, judged), checkpoint, title=title)
 
-        rows, of = [], []
-        for number, (name, views) in enumerate((("original", self._test_original), ("new", self._test(0.0)))):
-            state = checkpoint.lines.get(name, checkpoint.line("original"))
-            network = checkpoint.network.eval()
-            with with_statistics(network, state.statistics), torch.inference_mode():
-                maps = [network.features(batch) for batch in batches_of(views.images, checkpoint.preprocess)]
-            where = views.truth.max(axis=1) > 0
-            rows.append(torch.cat(maps).permute(0, 2, 3, 1).numpy()[where])
-            of.append(np.full(len(rows[-1]), number))
-        return np.concatenate(rows), np.concatenate(of)
+    def retrained(self, strategy: Strategy, mentor: Mentor) -> Checkpoint:
+        """The baseline after this operator's answers."""
+        from training.retrain import retrain
+
+        taught = self.asked(mentor).taught(strategy) if strategy.asks else None
+        return retrain(self.baseline, self.drawn.lines, self._recipe, mentored=taught, strategy=strategy)
 
     @cached_property
     def _test_original(self) -> Views:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +18,7 @@ from training.losses.masked import masked_bce
 from training.mentors import Asked, Mentor, ask, mentored, said
 from training.retrain import retrain
 from training.strategies import SHIPPED, STRATEGIES, Strategy, strategy_named
+from training.taught import pseudo_labels
 from training.train import train
 
 FEW = SMALL.model_copy(update={"iterations": 4})
@@ -168,11 +168,9 @@ def test_a_batch_holds_as_many_of_both_lines_though_few_were_answered(
 
 
 def test_pseudo_labels_are_what_the_baseline_says(baseline: Checkpoint, lines: Lines) -> None:
-    from training.retrain import _pseudo
-
     line = lines.new[0]
     views = views_of(line, line.mentor, baseline.preprocess, grid=baseline.grid, labelled=False)
-    found = _pseudo(baseline, views, "new")
+    found = pseudo_labels(baseline, views, "new")
     assert found.known.all() and found.defective.all()
     assert 0 < found.truth.mean() < 0.5
 
@@ -276,10 +274,3 @@ def test_pictures_are_taken_and_joined(baseline: Checkpoint, lines: Lines) -> No
     again = views.taken(np.arange(2)).joined(views.taken(np.arange(2, len(views))))
     assert again.names == views.names and np.array_equal(again.known, views.known)
     assert len(views.taken(np.zeros(len(views), bool))) == 0
-
-
-def test_bad_exports_are_told_by_name(tmp_path: Path) -> None:
-    from training.retrain import read_mentored
-
-    with pytest.raises(DatasetError, match="holds no export.json"):
-        read_mentored(tmp_path)
