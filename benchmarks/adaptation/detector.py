@@ -61,14 +61,15 @@ ROWS = {
     "baseline": "deployed detector",
     "longer": "trained on, no answers (control)",
     "masked": "retrained, masked",
-    "masked+omnia": "retrained, masked + OMNIA",
     "unmasked": "retrained, unmasked (control)",
     "full-labels": "full labels (ceiling)",
 }
-AT_HOME = ("baseline", "longer", "masked")
+AT_HOME = ("baseline", "masked")
 """Rows that are judged on the original line too."""
 ROUNDS = 1000
 CALIBRATED_ON = 96
+COMPARED_ON = 150
+"""Test pictures of a seed, evenly chosen, on which INT8 is compared with FP32."""
 KEPT_FLOAT = 8
 """Of the trunk's convolutions, counted from the picture, and the two heads: what stays float."""
 
@@ -106,7 +107,9 @@ def run(*, quick: bool, progress: Steps) -> Result:
         rows=[*rows, *_each(seeds, found)],
         musts=musts,
         notes=[
-            "settings were chosen on seeds 100 and 101, which are not reported",
+            "settings were chosen on seeds 100 and 101, which are not reported; there masked + OMNIA, which the map of "
+            "cells ships, gained nothing, since thousands of background anchors leave the few answered ones no weight "
+            "in eq. 4's mean; so detectors ship masked alone",
             "the operator is simulated by the drawn boxes; NEU's boxes of crazing and rolled-in scale are loose, so "
             "some infirms are a matter of taste",
             "one set, 90 groups: the interval holds for other groups of this steel, not for other steel",
@@ -175,7 +178,7 @@ def fold_of(dataset: Dataset, recipe: Recipe, *, fold: int, quick: bool, cache: 
         "pass_below": baseline.line("original").thresholds.pass_below.tolist(),
     }
     if fold == 0:
-        found["int8"] = _int8(models["masked"], lines, views["new"], most=60 if quick else None)
+        found["int8"] = _int8(models["masked"], lines, views["new"], most=60 if quick else COMPARED_ON)
     return found
 
 
@@ -199,7 +202,7 @@ def agreement(before: Sequence[Detections], after: Sequence[Detections]) -> Arra
     return counts
 
 
-def _int8(model: Checkpoint, lines: Lines, views: BoxViews, *, most: int | None) -> dict[str, Any]:
+def _int8(model: Checkpoint, lines: Lines, views: BoxViews, *, most: int) -> dict[str, Any]:
     """F1 of each rendering's detections with those of FP32 on the new line's test pictures, picture by picture."""
     from calibration.collect import ranges_from_pictures
     from calibration.exported import read_exported
@@ -222,7 +225,7 @@ def _int8(model: Checkpoint, lines: Lines, views: BoxViews, *, most: int | None)
         exported = read_exported(folder / "out" / "export.json")
         table = ranges_from_pictures(graph, pictures_in(folder / "pictures"), model.preprocess)
     least, warmth = exported.bands().pass_below, exported.temperature()
-    some = views if most is None else views[np.arange(most)]
+    some = views[np.arange(most) * len(views) // most]
     convolutions = [node.name for node in graph.nodes if node.op_type == "Conv"]
     careful = [*convolutions[:KEPT_FLOAT], *convolutions[-2:]]
 
@@ -278,7 +281,6 @@ def _summary(found: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[dict[str, Va
     for words, line, after, before in (
         ("masked - deployed, new line", "new", "masked", "baseline"),
         ("masked - trained on without answers, new line", "new", "masked", "longer"),
-        ("masked + OMNIA - deployed, new line", "new", "masked+omnia", "baseline"),
         ("masked - unmasked, new line", "new", "masked", "unmasked"),
         ("full labels - masked, new line", "new", "full-labels", "masked"),
         ("masked - deployed, original line", "original", "masked", "baseline"),
