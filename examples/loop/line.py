@@ -181,7 +181,7 @@ class ProductionLine:
             "camera": camera,
             "runner": {"platform": "auto", "threads": 1},
             # a shift of minutes: a budget spreads its questions over the shift, and the demo is over before
-            "mentoring": {"outbox": "outbox", "outbox_mib": 512, "questions_per_shift": 2400, "shift_h": 0.1},
+            "mentoring": {"outbox": "outbox", "outbox_mib": 512, "questions_per_shift": 6000, "shift_h": 0.1},
             "hub": {"url": hub["url"], "token_file": str(Path(hub["token_file"]).resolve())},
         }
         self.settings.write_text(yaml.safe_dump(told, sort_keys=False), encoding="utf-8")
