@@ -14,6 +14,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
+from edge_sdk.arrays import Array
 from edge_sdk.clock import Clock, SystemClock
 from edge_sdk.config import StationConfig
 from edge_sdk.errors import ConfigError, EdgeError, OutboxBusy, OutboxError, OutboxFull
@@ -21,6 +24,7 @@ from edge_sdk.inspections import Inspection, Verdict
 from edge_sdk.labels import Labels, Thresholds
 from edge_sdk.manifest import Manifest, labels_of, manifest_id, thresholds_of
 from edge_sdk.outbox.budget import Budget
+from edge_sdk.outbox.quotas import QuotaBudgets, values_of
 from edge_sdk.outbox.selection import Choice, DuplicateGate, choice, strongest
 from edge_sdk.outbox.store import Outbox
 from edge_sdk.outbox.tombstones import CONTROL
@@ -76,8 +80,17 @@ class Mentor:
         self._budget = Budget(
             self._config.questions_per_shift, shift_h=self._config.shift_h, clock=self._clock
         )
+        self._quotas = (
+            QuotaBudgets(
+                self._config.questions_per_shift, shift_h=self._config.shift_h, clock=self._clock
+            )
+            if self._config.choose_by == "quotas"
+            else None
+        )
         self._gate = DuplicateGate()
         self._judges: dict[str, tuple[Labels, Thresholds]] = {}
+        self._usual: dict[str, tuple[Array, Array]] = {}
+        """By model: the drift reference, mean and standard deviation of the line's features."""
         self._handed: Counter[str] = Counter()
         self._handled: Counter[str] = Counter()
         """Two, so that the mentor's thread never holds a lock that an offer might wait for."""
@@ -105,6 +118,10 @@ class Mentor:
         model = manifest_id(manifest)
         kept = {name: self._judges[name] for name in list(self._judges)[-3:] if name != model}
         self._judges = {**kept, model: (labels_of(manifest), thresholds_of(manifest, rendering))}
+        usual = {name: self._usual[name] for name in kept if name in self._usual}
+        if manifest.drift is not None:
+            usual[model] = np.array(manifest.drift.mean, np.float32), np.array(manifest.drift.sd, np.float32)
+        self._usual = usual
 
     def offer(self, inspection: Inspection) -> bool:
         """Hand over an inspection if it is worth keeping.  Never waits, never raises for want of room.
@@ -144,7 +161,7 @@ class Mentor:
         sample by why, ``questions_left`` in the budget, and ``degraded``: why nothing can be kept, or ``None``.
         """
         found: dict[str, Any] = {name: self._handed[name] + self._handled[name] for name in COUNTED}
-        found["questions_left"] = int(self._budget.left)
+        found["questions_left"] = int((self._quotas or self._budget).left)
         found["degraded"] = self._degraded
         outbox = self._outbox
         if outbox is not None:
@@ -210,7 +227,8 @@ class Mentor:
         if self._gate.seen(thumbnail):
             self._count("duplicate")
             return
-        if chosen.questions and not self._budget.affords(chosen.questions, chosen.value):
+        stratum = self._afforded(chosen, inspection)
+        if stratum is None:
             self._count("over_budget")
             return
         outbox = self._open()
@@ -223,7 +241,7 @@ class Mentor:
             boot_id=outbox.boot_id,
             seq=self._seq,
             reason=chosen.reason,
-            stratum=chosen.stratum,
+            stratum=stratum,
             value=chosen.value,
             inclusion_probability=chosen.inclusion_probability,
             labels=labels,
@@ -233,9 +251,25 @@ class Mentor:
         outbox.put(record)
         self._count("put")
         self._gate.remember(thumbnail)
-        self._budget.spend(chosen.questions)
+        if chosen.questions and self._quotas is not None:
+            self._quotas.spend(stratum, chosen.questions)
+        elif chosen.questions:
+            self._budget.spend(chosen.questions)
         self._degraded = None
         self._failing.clear()
+
+    def _afforded(self, chosen: Choice, inspection: Inspection) -> str | None:
+        """The stratum that the frame is queued in, if the budget allows it."""
+        if not chosen.questions:
+            return chosen.stratum
+        if self._quotas is None:
+            return chosen.stratum if self._budget.affords(chosen.questions, chosen.value) else None
+        if inspection.confidence is None:
+            return None
+        values = values_of(
+            inspection.confidence, feature=inspection.feature, reference=self._usual.get(inspection.model)
+        )
+        return self._quotas.affords(chosen.questions, values)
 
     def _choose(self, inspection: Inspection, thresholds: Thresholds, drawn: bool) -> Choice | None:
         confidence, band = strongest(inspection, thresholds)

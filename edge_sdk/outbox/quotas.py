@@ -17,9 +17,11 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from edge_sdk.arrays import Array, Bools, Floats
+from edge_sdk.clock import Clock
 from edge_sdk.errors import RangeError
+from edge_sdk.outbox.budget import Budget
 
-__all__ = ["RANDOM", "SHARES", "FeatureGate", "Picked", "Quotas", "Values", "miss_rate", "places_of",
+__all__ = ["RANDOM", "SHARES", "FeatureGate", "Picked", "QuotaBudgets", "Quotas", "Values", "miss_rate", "places_of",
            "values_of"]
 
 T = TypeVar("T")
@@ -154,6 +156,51 @@ def places_of(size: int, shares: Mapping[str, float]) -> dict[str, int]:
     for name in rests[: size - sum(found.values())]:
         found[name] += 1
     return found
+
+
+class QuotaBudgets:
+    """Quotas that decide at every frame instead of at the end of an hour: a budget of questions for each score.
+
+    A frame is taken by the first stratum that affords it.  The random part is the control sample, drawn elsewhere.
+
+    Args:
+        questions: A shift, over all strata.
+        shift_h: Hours of a shift.
+        clock: As of ``Budget``.
+        shares: As of ``Quotas``; the share of ``random`` is dealt out to the others.
+    """
+
+    def __init__(
+        self, questions: int, *, shift_h: float, clock: Clock, shares: Mapping[str, float] = SHARES
+    ) -> None:
+        scored = {name: share for name, share in shares.items() if name != RANDOM}
+        places = places_of(questions, {name: share / sum(scored.values()) for name, share in scored.items()})
+        self._budgets = {name: Budget(count, shift_h=shift_h, clock=clock) for name, count in places.items()}
+
+    @property
+    def left(self) -> float:
+        """Questions that this shift has left; may be read by another thread."""
+        return sum(budget.left for budget in self._budgets.values())
+
+    def affords(self, questions: int, values: Values) -> str | None:
+        """The stratum that may queue a frame now, if any; every stratum ranks it among those it saw."""
+        able = [
+            name
+            for name, budget in self._budgets.items()
+            if budget.affords(questions, _spread(name, getattr(values, name)))
+        ]
+        return able[0] if able else None
+
+    def spend(self, stratum: str, questions: int) -> None:
+        """Take from a stratum's budget, once the frame is queued."""
+        self._budgets[stratum].spend(questions)
+
+
+def _spread(name: str, value: float) -> float:
+    """A score over [0, 1], in the same order: mean entropies crowd near 0 and novelty has no end."""
+    if name == "entropy":
+        return math.sqrt(math.sqrt(value))
+    return value / (1 + value) if name == "novelty" else value
 
 
 class FeatureGate:

@@ -159,6 +159,22 @@ def test_what_is_over_the_budget_is_counted(opened: Open) -> None:
     assert (found["put"], found["over_budget"], found["questions_left"]) == (4, 6, 12)
 
 
+def test_quotas_name_the_stratum_and_leave_the_control_sample_alone(opened: Open, tmp_path: Path) -> None:
+    draws = iter([1.0, 0.0] * 20)
+    mentor = opened(choose_by="quotas", questions_per_shift=40, control_share=0.1, draw=lambda: next(draws))
+    for seed in range(40):
+        mentor.offer(inspected(seed, confidence=0.5))
+    assert mentor.drain(30)
+    found = mentor.snapshot()
+    mentor.close()
+    strata = [header.stratum for header in headers(tmp_path)]
+    assert strata.count("control") == 20
+    assert 0 < len(strata) - 20 < 20
+    assert set(strata) <= {"control", "strongest", "entropy", "novelty"}
+    assert found["questions_left"] == 40 - (len(strata) - 20)
+    assert found["over_budget"] == 40 - len(strata)
+
+
 def test_the_frames_of_a_loop_are_kept_once(opened: Open, tmp_path: Path) -> None:
     mentor = opened()
     for _ in range(3):

@@ -9,8 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_sdk.clock import FakeClock
 from edge_sdk.errors import RangeError
-from edge_sdk.outbox.quotas import RANDOM, FeatureGate, Quotas, Values, miss_rate, places_of, values_of
+from edge_sdk.outbox.quotas import (
+    RANDOM,
+    FeatureGate,
+    QuotaBudgets,
+    Quotas,
+    Values,
+    miss_rate,
+    places_of,
+    values_of,
+)
 
 
 def frame(strongest: float = 0, entropy: float = 0, novelty: float = 0) -> Values:
@@ -88,6 +98,28 @@ def test_a_repeated_defect_is_seen_for_a_while_and_another_is_not() -> None:
     assert gate.seen(np.array([0.1, 2.0]), at_s=5)
     assert not gate.seen(np.array([2.0, 0.0]), at_s=5)
     assert not gate.seen(np.zeros(2), at_s=11)
+
+
+def test_a_budget_a_score_takes_what_each_ranks_highest() -> None:
+    chance, clock = np.random.default_rng(3), FakeClock()
+    quotas = QuotaBudgets(100, shift_h=8, clock=clock)
+    count = 3000
+    sure, doubt, new = chance.random(count), chance.random(count) ** 8, chance.exponential(1, count)
+    taken: dict[str, list[int]] = {"strongest": [], "entropy": [], "novelty": []}
+    for n in range(count):
+        clock.advance(8 * 3600 / count)
+        values = Values(float(sure[n]), 0.0, float(doubt[n]), float(new[n]))
+        if (stratum := quotas.affords(1, values)) is not None:
+            quotas.spend(stratum, 1)
+            taken[stratum].append(n)
+    counts = {name: len(which) for name, which in taken.items()}
+    assert sum(counts.values()) <= 100
+    assert counts["strongest"] == pytest.approx(41, abs=3)
+    assert counts["novelty"] == pytest.approx(18, abs=3)
+    for name, score in (("strongest", sure), ("entropy", doubt), ("novelty", new)):
+        ranks = np.argsort(np.argsort(score)) / count
+        assert np.median(ranks[taken[name]]) > 0.97, name
+    assert quotas.left == 100 - sum(counts.values())
 
 
 def test_the_random_part_estimates_the_miss_rate_without_bias() -> None:
