@@ -191,7 +191,7 @@ def working(config: Config) -> Iterator[Team]:
     """On the device and with the threads of a config, and under ``torchrun`` with the other processes."""
     torch.set_num_threads(config.threads)
     cv2.setNumThreads(config.threads)
-    with at_work(config.device) as together:
+    with at_work(config.device, dtype=config.dtype) as together:
         yield together
 
 

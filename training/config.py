@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import torch
 from pydantic import Field, ValidationError, field_validator
 
 from edge_sdk.documents import read_yaml
@@ -45,6 +46,8 @@ class Config(Recipe):
     """``cpu``, ``cuda`` or ``cuda:1``."""
     threads: int = Field(1, ge=1, le=256)
     """To compute with; one is fastest on a loaded machine."""
+    precision: Literal["single", "double"] = "single"
+    """Of a training: in double nothing hangs on rounding, so that machines can be compared; much slower on a GPU."""
     quickly: bool = False
     """Fewer iterations, to see that everything runs; a checkpoint that was trained so stays so."""
 
@@ -62,6 +65,11 @@ class Config(Recipe):
                     f"there is no gap named {part!r}; give one of {', '.join(gaps.names())}, or several with +"
                 )
         return value
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What ``precision`` means."""
+        return torch.float64 if self.precision == "double" else torch.float32
 
     def recipe(self, said: Mapping[str, Any] | None = None) -> Recipe:
         """The recipe alone; over that of a checkpoint where one is given, only what was asked for here.

@@ -106,7 +106,7 @@ def fit(
     """
     together = team()
     for module in modules.values():
-        module.to(together.device)
+        module.to(together.device, together.dtype)
     highest = {name: (rates or {}).get(name, rate) for name in modules}
     groups = [(name, [p for p in module.parameters() if p.requires_grad]) for name, module in modules.items()]
     groups = [(name, parameters) for name, parameters in groups if parameters]
@@ -153,7 +153,7 @@ def fit(
                 p.copy_(average[name])
     for module in modules.values():
         module.eval()
-        module.to("cpu")
+        module.to("cpu", torch.float32)
     if resume is not None and together.first:
         resume.unlink(missing_ok=True)
     return history

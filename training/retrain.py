@@ -87,7 +87,7 @@ def retrain(
     torch.manual_seed(recipe.seed)
     network = copy.deepcopy(baseline.network) if way.init == "baseline" else _fresh(baseline)
     chance = np.random.default_rng([recipe.seed, 3])
-    temperature = torch.from_numpy(state_of(baseline, name).temperature).reshape(-1, 1, 1)
+    temperature = team().placed(torch.from_numpy(state_of(baseline, name).temperature)).reshape(-1, 1, 1)
     batches = _Batches(network, original, taught, spec, recipe, chance, balanced=way.balanced)
     home, away = baseline.line("original").statistics, state_of(baseline, name).statistics
     teacher = _teacher(baseline, name) if way.distil else None
@@ -207,7 +207,7 @@ def _teacher(baseline: Checkpoint, name: str) -> CellNetwork:
     """The baseline as it judges the mentored line, to be asked and never trained."""
     network = copy.deepcopy(baseline.network).eval().requires_grad_(False)
     load_statistics(network, state_of(baseline, name).statistics)
-    return network.to(team().device)
+    return network.to(team().device, team().dtype)
 
 
 def _fresh(baseline: Checkpoint) -> CellNetwork:

@@ -38,6 +38,8 @@ class Team:
     """Where this one computes; what is kept is brought back to the CPU."""
     rank: int = 0
     size: int = 1
+    dtype: torch.dtype = torch.float32
+    """What numbers are computed in; what is kept is single precision."""
     fabric: Any = None
     """Lightning Fabric, which carries everything between the processes; ``None`` alone."""
 
@@ -45,6 +47,10 @@ class Team:
     def first(self) -> bool:
         """Whether this is the process that writes files and shows progress."""
         return self.rank == 0
+
+    def placed(self, tensor: Tensor) -> Tensor:
+        """A tensor where this process computes, and as it computes."""
+        return tensor.to(self.device, self.dtype if tensor.is_floating_point() else tensor.dtype)
 
     def own(self, count: int) -> slice:
         """Which of ``count`` rows this process works on."""
@@ -98,13 +104,14 @@ def team() -> Team:
 
 
 @contextmanager
-def at_work(device: str = "cpu") -> Iterator[Team]:
+def at_work(device: str = "cpu", *, dtype: torch.dtype = torch.float32) -> Iterator[Team]:
     """Compute on a device, and under ``torchrun`` together with the other processes.
 
     Within the work of several processes another call changes nothing.
 
     Args:
         device: ``cpu``, ``cuda`` or ``cuda:1``; of several processes each takes a GPU of its own.
+        dtype: What to compute in.
 
     Raises:
         ConfigError: The device is not there.
@@ -114,9 +121,9 @@ def at_work(device: str = "cpu") -> Iterator[Team]:
         return
     size = int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
     if size == 1:
-        found = Team(device_of(device))
+        found = Team(device_of(device), dtype=dtype)
     else:
-        found = _joined(device, size)
+        found = _joined(device, size, dtype)
     token = _NOW.set(found)
     try:
         yield found
@@ -145,7 +152,7 @@ def device_of(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _joined(device: str, size: int) -> Team:
+def _joined(device: str, size: int, dtype: torch.dtype) -> Team:
     """All processes of ``torchrun``, in one team."""
     from lightning_fabric import Fabric
 
@@ -160,7 +167,7 @@ def _joined(device: str, size: int) -> Team:
         )
     fabric = Fabric(accelerator=device, devices=here, num_nodes=size // here, strategy="ddp")
     fabric.launch()
-    return Team(fabric.device, fabric.global_rank, fabric.world_size, fabric)
+    return Team(fabric.device, fabric.global_rank, fabric.world_size, dtype, fabric)
 
 
 @contextmanager

@@ -50,12 +50,12 @@ def trunk_maps(trunk: nn.Module, images: Image, spec: PreprocessSpec) -> Tensor:
     keys = [hashlib.sha256(asked + np.ascontiguousarray(image).tobytes()).digest() for image in images]
     found = {key: _KEPT[key] for key in keys if key in _KEPT}
     missing = list({key: n for n, key in enumerate(keys) if key not in found}.values())
-    device = next(trunk.parameters()).device
+    like = next(trunk.parameters())
     mode = trunk.training
     trunk.eval()
     with torch.no_grad():
         for piece in np.array_split(np.array(missing, int), -(-len(missing) // PIECE)) if missing else ():
-            maps = trunk(normalised(images[piece], spec).to(device)).cpu()
+            maps = trunk(normalised(images[piece], spec).to(like)).cpu()
             for n, one in zip(piece, maps, strict=True):
                 found[keys[n]] = one.clone(memory_format=torch.contiguous_format)
     trunk.train(mode)
@@ -100,21 +100,20 @@ class FrozenStream(Stream):
     def next(self) -> Batch:
         """The next batch, on the team's device."""
         chosen = self._chosen()
-        views, device = self._views, team().device
+        views, together = self._views, team()
         drawn = [self._drawn() for _ in chosen]
         which = self._chance.integers(0, self._variants, len(chosen))
         maps = [self._variant(int(v))[n].numpy() for n, v in zip(chosen, which, strict=True)]
 
         def turned(rows: list[np.ndarray], axis: int) -> Tensor:
-            return torch.from_numpy(
-                np.stack([one.turned(row, axis) for one, row in zip(drawn, rows, strict=True)])
-            ).to(device)
+            pieces = [one.turned(row, axis) for one, row in zip(drawn, rows, strict=True)]
+            return together.placed(torch.from_numpy(np.stack(pieces)))
 
         return Batch(
             turned(maps, 1),
             turned([views.truth[n] for n in chosen], 1),
             turned([views.known[n] for n in chosen], 1),
-            torch.from_numpy(views.maximum[chosen]).to(device),
+            together.placed(torch.from_numpy(views.maximum[chosen])),
             turned([views.valid[n] for n in chosen], 0),
         )
 

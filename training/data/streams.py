@@ -78,14 +78,14 @@ class Stream:
 
         def cells(whole: Array, rows: int) -> Tensor:
             turned = [one.turned(whole[n], rows) for one, n in zip(drawn, chosen, strict=True)]
-            return torch.from_numpy(np.stack(turned)).to(together.device)
+            return together.placed(torch.from_numpy(np.stack(turned)))
 
         images = together.pictures((len(chosen), *views.images.shape[1:]), picture)
         return Batch(
-            normalised(images, self._spec).to(together.device),
+            together.placed(normalised(images, self._spec)),
             cells(views.truth, 1),
             cells(views.known, 1),
-            torch.from_numpy(views.maximum[chosen]).to(together.device),
+            together.placed(torch.from_numpy(views.maximum[chosen])),
             cells(views.valid, 0),
         )
 

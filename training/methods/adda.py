@@ -45,7 +45,7 @@ def adda(task: Task) -> Adapted:
     chance = np.random.default_rng([recipe.seed, 4])
     source = copy.deepcopy(task.checkpoint.network)
     load_statistics(source, home.statistics)
-    source.requires_grad_(False).eval().to(team().device)
+    source.requires_grad_(False).eval().to(team().device, team().dtype)
     encoder = copy.deepcopy(task.checkpoint.network)
     load_statistics(encoder, home.statistics)
     encoder.head.requires_grad_(False)
