@@ -216,7 +216,7 @@ def test_what_is_asked_wrongly_ends_with_one_sentence(plates: Path, source: Path
 
 
 def test_weights_that_are_not_here_are_told(plates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.train.pretrained_weights", lambda: None)
+    monkeypatch.setattr("training.trunks.pretrained_weights", lambda: None)
     found = run("train", "--data", plates, "--out", tmp_path / "a", "--trunk", "mobilenetv2")
     assert found.exit_code == 2
     assert "trunk is mobilenetv2, but its ImageNet weights are not here; name the file in" in last_line(found)
