@@ -34,6 +34,8 @@ class Config(Recipe):
     """One entry a new line, its domains separated by commas."""
     gap: str | None = None
     """Makes the new line out of the original's pictures, e.g. ``stains+lamp``."""
+    gap_on: Literal["new", "original"] | None = None
+    """Which line stands behind the gap; without it the new one, or what the checkpoint remembers."""
     line: str | None = None
     """Name of the new line that is meant; without it all of them."""
     methods: tuple[str, ...] | None = None
@@ -98,9 +100,9 @@ class Config(Recipe):
         if not self.data:
             raise ConfigError("data is missing; give --data FOLDER, or write `data: FOLDER` into the recipe")
         dataset = load_dataset(*self.data)
-        original, new, gap = self.original, self.new, self.gap
+        original, new, gap, gap_on = self.original, self.new, self.gap, self.gap_on
         if remembered and original is None and new is None and gap is None:
-            gap = remembered.get("gap")
+            gap, gap_on = remembered.get("gap"), gap_on or remembered.get("gap_on")
             original = tuple(remembered.get("original", ())) or None
             new = None if gap else tuple(",".join(one) for one in remembered.get("new", ()))
         return dataset, lines_of(
@@ -108,6 +110,7 @@ class Config(Recipe):
             original=original,
             new=new,
             gap=gap,
+            gap_on=gap_on or "new",
             seed=self.seed if seed is None else seed,
             evaluating=evaluating,
         )

@@ -10,7 +10,9 @@ import pytest
 from edge_sdk.errors import ConfigError
 from edge_sdk.quality.datasets import lines_of, load_dataset, read_image
 from tests.training.drawn import write_set
+from training.config import Config
 from training.data.views import line_image, line_truth
+from training.train import data_of
 
 
 def test_either_line_stands_behind_the_gap(tmp_path: Path) -> None:
@@ -36,3 +38,13 @@ def test_truth_lies_where_the_line_shows_the_defect(tmp_path: Path) -> None:
         image, mask = line_image(line, sample), line_truth(line, sample).mask
         assert mask is not None
         assert image[mask > 0].mean() < 60 < 120 < image[mask == 0].mean()
+
+
+def test_a_recipe_says_which_line_stands_behind_the_gap_and_a_checkpoint_remembers(tmp_path: Path) -> None:
+    root = write_set(tmp_path / "plates")
+    _, turned = Config(data=root, gap="grey", gap_on="original").lines()
+    assert (turned.original.gap, turned.new[0].gap) == ("grey", None)
+    told = data_of(load_dataset(root), turned)
+    assert (told["gap"], told["gap_on"]) == ("grey", "original")
+    _, again = Config(data=root).lines(told)
+    assert (again.original.gap, again.new[0].gap) == ("grey", None)

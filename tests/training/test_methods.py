@@ -22,6 +22,7 @@ from training.fitting import NotFinite
 from training.jointly import adapt_jointly
 from training.lines import predicted
 from training.methods import METHODS, Adapted, Task
+from training.methods.dann import _segmenting
 from training.methods.rebalancing import rebalanced
 from training.statistics import load_statistics, statistics_of, with_statistics
 from training.train import train
@@ -185,6 +186,20 @@ def test_what_cannot_be_adapted_to_jointly_is_told(source: Checkpoint, lines: Li
     single = replace(lines, new=(replace(lines.new[0], train=lines.new[0].train[:1]),))
     with pytest.raises(DatasetError, match="have 1 unlabelled picture together; give at least 2"):
         adapt_jointly(source, single, BRIEF)
+
+
+def test_the_original_line_is_0_and_the_new_one_1_whatever_was_drawn(source: Checkpoint) -> None:
+    align, helpers = _segmenting(source.network)
+    here, there = torch.randn(3, source.network.channels, 2, 2), torch.randn(2, source.network.channels, 2, 2)
+    segmenter = helpers["segmenter"].eval()
+    logits = segmenter(torch.cat([here, there]))
+    wanted = torch.zeros_like(logits)
+    wanted[3:] = 1
+    for _ in range(2):
+        found = align(here, there, 0.5)
+        assert found.item() == pytest.approx(
+            torch.nn.functional.binary_cross_entropy_with_logits(logits, wanted).item(), rel=1e-5
+        )
 
 
 def test_a_loss_that_is_no_number_names_its_term(source: Checkpoint, lines: Lines) -> None:
