@@ -26,7 +26,7 @@ from training.losses.masked import masked_bce
 from training.losses.supervised import picture_loss, supervised_loss
 from training.networks.cellnet import CellNetwork, cell_network
 from training.recipe import Recipe
-from training.statistics import estimated, load_statistics
+from training.statistics import estimated, load_statistics, own_weights
 from training.strategies import SHIPPED, Strategy, strategy_named
 from training.taught import new_data, state_of
 from training.team import team
@@ -89,7 +89,11 @@ def retrain(
     chance = np.random.default_rng([recipe.seed, 3])
     temperature = team().placed(torch.from_numpy(state_of(baseline, name).temperature)).reshape(-1, 1, 1)
     batches = _Batches(network, original, taught, spec, recipe, chance, balanced=way.balanced)
-    home, away = baseline.line("original").statistics, state_of(baseline, name).statistics
+    home, away = baseline.line("original").statistics, dict(state_of(baseline, name).statistics)
+    own = own_weights(network, away)
+    if way.init == "baseline":  # what was deployed on a line with an encoder of its own is that encoder
+        load_statistics(network, own)
+    away = {tensor: value for tensor, value in away.items() if tensor not in own}
     teacher = _teacher(baseline, name) if way.distil else None
     modules: dict[str, nn.Module] = {"network": network}
     if way.domain_weight:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from edge_sdk.errors import FormatError
 from training.networks.cellnet import batch_norms
 
-__all__ = ["Statistics", "estimated", "load_statistics", "statistics_of", "with_statistics"]
+__all__ = ["Statistics", "estimated", "load_statistics", "own_weights", "statistics_of", "with_statistics"]
 
 Statistics = Mapping[str, Tensor]
 """What a line overrides of the network, by the names of its ``state_dict``: ``<module>.running_mean`` and
@@ -33,6 +33,12 @@ def statistics_of(network: nn.Module) -> dict[str, Tensor]:
         for kind in ("running_mean", "running_var"):
             found[f"{name}.{kind}"] = getattr(module, kind).detach().clone()
     return found
+
+
+def own_weights(network: nn.Module, statistics: Statistics) -> dict[str, Tensor]:
+    """Of what belongs to a line, all that is no normalisation: an encoder of its own, by habit nothing."""
+    measured = statistics_of(network).keys()
+    return {name: tensor for name, tensor in statistics.items() if name not in measured}
 
 
 def load_statistics(network: nn.Module, statistics: Statistics) -> None:

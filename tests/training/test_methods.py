@@ -24,7 +24,8 @@ from training.lines import predicted
 from training.methods import METHODS, Adapted, Task
 from training.methods.dann import _segmenting
 from training.methods.rebalancing import rebalanced
-from training.statistics import load_statistics, statistics_of, with_statistics
+from training.retrain import retrain
+from training.statistics import load_statistics, own_weights, statistics_of, with_statistics
 from training.train import train
 
 BRIEF = SMALL.model_copy(update={"iterations": 12})
@@ -200,6 +201,17 @@ def test_the_original_line_is_0_and_the_new_one_1_whatever_was_drawn(source: Che
         assert found.item() == pytest.approx(
             torch.nn.functional.binary_cross_entropy_with_logits(logits, wanted).item(), rel=1e-5
         )
+
+
+def test_retraining_goes_on_from_a_lines_own_encoder(source: Checkpoint, dataset: Dataset, lines: Lines) -> None:
+    adapted = adapt(source, dataset, lines, BRIEF, methods=["adda"]).chosen
+    still = BRIEF.model_copy(update={"rate": 1e-9, "iterations": 2})
+    found = retrain(adapted, lines, still, strategy="full-labels")
+    encoder, weights = adapted.line("new").statistics, found.network.state_dict()
+    for name, tensor in own_weights(source.network, encoder).items():
+        torch.testing.assert_close(weights[name], tensor, atol=1e-5, rtol=1e-4)
+    assert set(found.line("new").statistics) == set(statistics_of(source.network))
+    assert own_weights(source.network, source.line("original").statistics) == {}
 
 
 def test_a_loss_that_is_no_number_names_its_term(source: Checkpoint, lines: Lines) -> None:
