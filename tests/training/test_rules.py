@@ -51,7 +51,7 @@ def test_a_method_that_brings_the_scores_closer_is_taken() -> None:
 
 @pytest.mark.parametrize("rate", [0.0, 0.02, 1.0])
 def test_silence_and_a_crowd_of_alarms_are_not_plausible(rate: float) -> None:
-    found = decide_method({"source": facts(3.0, 1.0), "adabn": facts(0.6, rate)}, noise=0.3)
+    found = decide_method({"source": facts(3.0, 0.6), "adabn": facts(0.6, rate)}, noise=0.3)
     assert found.method == "source"
     assert found.why.endswith("so it is left as it is: undecided")
 
@@ -147,3 +147,9 @@ def test_weights_count_as_repeats_do() -> None:
     weighted = _wasserstein(original.maxima, there.maxima, weight)
     repeated = _wasserstein(some(more).maxima, there.maxima)
     assert weighted == pytest.approx(repeated, rel=0.15)
+
+
+def test_a_crowd_that_was_there_before_does_not_forbid_a_better_ranking() -> None:
+    crowd = {"source": facts(3.0, 1.0), "adabn": facts(0.6, 1.0)}
+    assert decide_method(crowd, noise=0.3).method == "adabn"
+    assert decide_method({**crowd, "adabn": facts(2.9, 1.0)}, noise=0.3).undecided
