@@ -25,7 +25,7 @@ from edge_sdk.labels import Thresholds
 from edge_sdk.quality.datasets import Sample
 from edge_sdk.quality.gates import ClassRecall, Finding, Gates, Measured, all_findings, compare, verdicts
 from edge_sdk.quality.measures import average_precision, sqnr_db
-from edge_sdk.vision.decode import confidence_from_logits
+from edge_sdk.vision.decode import area_logits, confidence_from_logits
 from edge_sdk.vision.preprocess import PreprocessSpec
 
 __all__ = [
@@ -136,21 +136,21 @@ def compare_on_pictures(
 
     Raises:
         DatasetError: There is no picture.
-        FormatError: The graph has no cells, or another size.
+        FormatError: The graph has neither cells nor scores, or another size.
     """
     if not samples:
         raise DatasetError("there is no picture to compare on; give a folder with at least one, better 100")
-    if "cells" not in graph.outputs:
+    if "cells" not in graph.outputs and "scores" not in graph.outputs:
         raise FormatError(
-            f"the graph's outputs are {', '.join(graph.outputs)}; a verdict needs one named cells"
+            f"the graph's outputs are {', '.join(graph.outputs)}; a verdict needs one named cells, or boxes with scores"
         )
     check_size(graph, spec)
     bands, temperature = exported.bands(), exported.temperature()
     fp32 = open_session(graph.model)
     # TensorRT's graph is run as it is written: it stands for an engine
     sessions = {kind: open_session(path, reference=kind == "trt") for kind, path in renderings.items()}
-    before: dict[str, list[Floats]] = {"cells": [], "feature": []}
-    after: dict[str, dict[str, list[Floats]]] = {kind: {"cells": [], "feature": []} for kind in renderings}
+    before: dict[str, list[Floats]] = {name: [] for name in graph.outputs}
+    after: dict[str, dict[str, list[Floats]]] = {kind: {name: [] for name in graph.outputs} for kind in renderings}
     first: Floats | None = None
     for _, frame in frames_of(samples, spec):
         first = frame if first is None else first
@@ -159,18 +159,21 @@ def compare_on_pictures(
             _keep(after[kind], session.run(frame))
         progress()
     assert first is not None
-    cells = np.concatenate(before["cells"])
+    whole = {name: np.concatenate(rows) for name, rows in before.items()}
+    cells = area_logits(whole)
+    assert cells is not None  # as seen above
     confidence = confidence_from_logits(cells, temperature)
     costs = []
     for kind, path in renderings.items():
         times = _interleaved(fp32, sessions[kind], first) if kind == "cpu" else (None, None)
-        other = np.concatenate(after[kind]["cells"])
-        measured = _measured(cells, other, samples, bands, temperature)
+        rendered = {name: np.concatenate(rows) for name, rows in after[kind].items()}
+        other = area_logits(rendered)
+        assert other is not None  # a rendering has the outputs of its graph
+        boxes = (whole["boxes"], rendered["boxes"]) if "boxes" in whole else None
+        measured = _measured(cells, other, samples, bands, temperature, boxes)
         surest = confidence_from_logits(other, temperature).max(axis=(2, 3))
         found = verdicts(confidence_from_logits(other, temperature), bands)
-        feature = None
-        if before["feature"]:
-            feature = sqnr_db(np.concatenate(before["feature"]), np.concatenate(after[kind]["feature"]))
+        feature = sqnr_db(whole["feature"], rendered["feature"]) if "feature" in whole else None
         costs.append(
             Cost(
                 rendering=path.name,
@@ -194,10 +197,15 @@ def _keep(into: dict[str, list[Floats]], outputs: Mapping[str, Floats]) -> None:
 
 
 def _measured(
-    cells: Floats, other: Floats, samples: Sequence[Sample], bands: Thresholds, temperature: Floats
+    cells: Floats,
+    other: Floats,
+    samples: Sequence[Sample],
+    bands: Thresholds,
+    temperature: Floats,
+    boxes: tuple[Floats, Floats] | None,
 ) -> Measured:
     """The comparison, with score and recall where the pictures' labels are known."""
-    base = compare(cells, other, bands, temperature=temperature)
+    base = compare(cells, other, bands, temperature=temperature, boxes=boxes)
     healthy = [sample.healthy for sample in samples]
     known = np.array([one is not None for one in healthy])
     truth = np.array([one is False for one in healthy])

@@ -15,7 +15,7 @@ from edge_sdk.errors import BundleError, DatasetError
 from edge_sdk.labels import Thresholds
 from edge_sdk.quality.datasets import Sample, read_image
 from edge_sdk.quality.gates import Finding, Gates, compare, judge, verdicts
-from edge_sdk.vision.decode import confidence_from_logits
+from edge_sdk.vision.decode import area_logits, confidence_from_logits
 from edge_sdk.vision.preprocess import PreprocessSpec, preprocess
 
 __all__ = ["FEWEST", "MOST", "GoldenSet", "golden_set"]
@@ -92,21 +92,27 @@ def golden_set(
                 outputs[role].setdefault(name, []).append(values)
         progress()
     whole = {role: {name: np.concatenate(rows) for name, rows in by.items()} for role, by in outputs.items()}
-    cells = whole["fp32"].get("cells")
+    areas = {role: area_logits(by) for role, by in whole.items()}
+    cells = areas["fp32"]
     if cells is None:
         raise BundleError(
-            "the graph has no output named cells, so no verdict can be golden; export one that has"
+            "the graph has no output named cells or scores, so no verdict can be golden; export one that has"
         )
+    known = {role: found for role, found in areas.items() if found is not None}
     findings = {
-        role: judge(compare(cells, by["cells"], bands, temperature=temperature), gates, against="fp32")
-        for role, by in whole.items()
+        role: judge(
+            compare(cells, found, bands, temperature=temperature, boxes=_boxes(whole["fp32"], whole[role])),
+            gates,
+            against="fp32",
+        )
+        for role, found in known.items()
         if role != "fp32"
     }
     clear = _clear(cells, bands, temperature)
     # what is not packed has no say in what is golden
     for role in (role for role in graphs if not findings.get(role)):
-        clear &= _clear(whole[role]["cells"], bands, temperature, margin=0.0)
-        clear &= _verdicts(whole[role]["cells"], bands, temperature) == _verdicts(cells, bands, temperature)
+        clear &= _clear(known[role], bands, temperature, margin=0.0)
+        clear &= _verdicts(known[role], bands, temperature) == _verdicts(cells, bands, temperature)
     places = _alternating(np.flatnonzero(clear), _verdicts(cells, bands, temperature))
     if not places:
         low, high = bands.pass_below.min(), bands.defective_from.max()
@@ -134,6 +140,11 @@ def golden_set(
         unclear=int((~clear).sum()),
         findings=findings,
     )
+
+
+def _boxes(first: Mapping[str, Floats], other: Mapping[str, Floats]) -> tuple[Floats, Floats] | None:
+    """Of two detectors."""
+    return (first["boxes"], other["boxes"]) if "boxes" in first else None
 
 
 def _verdicts(cells: Floats, bands: Thresholds, temperature: Floats) -> Array:

@@ -147,6 +147,8 @@ def check_grid(outputs: Mapping[str, Tensor], spec: PreprocessSpec, *, cell_px: 
     Raises:
         FormatError: It gives another number of classes or cells.
     """
+    if "scores" in outputs:
+        _check_anchors(outputs, classes=classes)
     if "cells" not in outputs:
         return
     _, found, rows, columns = outputs["cells"].shape
@@ -159,6 +161,21 @@ def check_grid(outputs: Mapping[str, Tensor], spec: PreprocessSpec, *, cell_px: 
         raise FormatError(
             f"the network gives {rows} x {columns} cells for {spec.height} x {spec.width} pixels, but with cell_px "
             f"{cell_px} they must be {wanted[0]} x {wanted[1]}; mind cell_px in checkpoint.json"
+        )
+
+
+def _check_anchors(outputs: Mapping[str, Tensor], *, classes: int) -> None:
+    """A detector's boxes and scores must be of the same anchors, and its scores of all classes."""
+    boxes, scores = outputs.get("boxes"), outputs["scores"]
+    if boxes is None or boxes.ndim != 3 or scores.ndim != 3 or boxes.shape[1:] != (scores.shape[1], 4):
+        told = "no boxes" if boxes is None else f"boxes {tuple(boxes.shape[1:])}"
+        raise FormatError(
+            f"the network gives {told} and scores {tuple(scores.shape[1:])}; a detector gives boxes (A, 4) and scores "
+            "(A, K) of the same anchors"
+        )
+    if scores.shape[2] != classes:
+        raise FormatError(
+            f"the network gives {scores.shape[2]} classes but the checkpoint names {classes}; mind its arguments"
         )
 
 

@@ -37,6 +37,7 @@ from edge_sdk.manifest import (
 )
 from edge_sdk.quality.datasets import Sample
 from edge_sdk.quality.gates import Gates
+from edge_sdk.vision.decode import IOU
 from export.card import card
 from export.checkpoint import Checkpoint
 from export.golden import GoldenSet, golden_set
@@ -133,9 +134,7 @@ def bundle_from_parts(
         thresholds=parts.exported.thresholds,
         calibrated=_calibrated(work, graphs),
         preprocess=spec,
-        postprocess=PostprocessSpec(
-            cell_px=checkpoint.file.cell_px, how=parts.exported.how, guarantee=parts.exported.guarantee
-        ),
+        postprocess=_postprocess(parts.exported, checkpoint.file.cell_px),
         mm_per_px=mm_per_px,
         drift=checkpoint.said.drift,
         files=tuple(entries),
@@ -157,6 +156,14 @@ def _calibrated(work: Path, graphs: dict[str, Path]) -> tuple[RenderingThreshold
     """Thresholds of the renderings that are packed, of those that have their own."""
     found = (read_thresholds(work, role, path) for role, path in graphs.items())
     return tuple(one for one in found if one is not None) or None
+
+
+def _postprocess(exported: Exported, cell_px: int) -> PostprocessSpec:
+    """A graph with cells is a map, one with scores alone a detector."""
+    said = {"cell_px": cell_px, "how": exported.how, "guarantee": exported.guarantee}
+    if "cells" in exported.outputs or "scores" not in exported.outputs:
+        return PostprocessSpec.model_validate(said)
+    return PostprocessSpec.model_validate({**said, "kind": "anchors", "iou": IOU})
 
 
 def _parts(work: Path, checkpoint: Checkpoint) -> _Parts:

@@ -246,7 +246,7 @@ def test_no_picture_and_no_cells_are_refused(root: Path) -> None:
     del model.graph.output[0]
     sample = load_dataset(root / "others").samples[:1]
     with pytest.raises(
-        FormatError, match="^the graph's outputs are feature; a verdict needs one named cells$"
+        FormatError, match="^the graph's outputs are feature; a verdict needs one named cells, or boxes with scores$"
     ):
         compare_on_pictures(graph_of(model), {}, sample, SPEC, exported)
 
