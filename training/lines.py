@@ -19,6 +19,7 @@ from training.data.frozen import trunk_maps
 from training.data.views import Views, batches_of
 from training.networks.cellnet import CellNetwork
 from training.statistics import Statistics, with_statistics
+from training.team import carried
 from training.temperature import tempered
 from training.thresholds import VALIDATE, calibrated_band, fixed_band
 
@@ -54,15 +55,15 @@ def predicted(
     network.eval()
     cells: list[Tensor] = []
     features: list[Tensor] = []
-    with with_statistics(network, statistics), torch.inference_mode():
+    with carried(network) as device, with_statistics(network, statistics), torch.inference_mode():
         for piece in np.array_split(images, max(1, -(-len(images) // 32))):
             if len(piece):
                 if isinstance(network, CellNetwork) and network.frozen:
-                    found = network.judged(network.above(trunk_maps(network.trunk, piece, spec)))
+                    found = network.judged(network.above(trunk_maps(network.trunk, piece, spec).to(device)))
                 else:
-                    found = network(next(iter(batches_of(piece, spec, size=len(piece)))))
-                cells.append(found.cells[: len(piece)])
-                features.append(found.feature[: len(piece)])
+                    found = network(next(iter(batches_of(piece, spec, size=len(piece)))).to(device))
+                cells.append(found.cells[: len(piece)].cpu())
+                features.append(found.feature[: len(piece)].cpu())
     network.train(mode)
     if not cells:
         height, width = spec.height, spec.width

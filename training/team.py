@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from edge_sdk.arrays import Image
 from edge_sdk.errors import ConfigError
 
-__all__ = ["Team", "at_work", "dealt", "device_of", "joined_norm", "team"]
+__all__ = ["Team", "at_work", "carried", "dealt", "device_of", "joined_norm", "team"]
 
 Anything = TypeVar("Anything")
 
@@ -168,6 +168,17 @@ def _joined(device: str, size: int, dtype: torch.dtype) -> Team:
     fabric = Fabric(accelerator=device, devices=here, num_nodes=size // here, strategy="ddp")
     fabric.launch()
     return Team(fabric.device, fabric.global_rank, fabric.world_size, dtype, fabric)
+
+
+@contextmanager
+def carried(network: nn.Module) -> Iterator[torch.device]:
+    """The network on the team's device for a while, to judge there; one that is there already stays."""
+    was, there = next(network.parameters()).device, team().device
+    network.to(there)
+    try:
+        yield there
+    finally:
+        network.to(was)
 
 
 @contextmanager
