@@ -28,7 +28,12 @@ from training import train as _train
 from training.adapt import Adaptation
 from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from training.config import Config, config_of
+from training.data.boxes import BoxViews
 from training.data.views import Views
+from training.detector import FACTORY as DETECTOR
+from training.detector import train_detector
+from training.detector_evaluate import evaluate_detector
+from training.detector_retrain import SHIPPED_FOR_BOXES, retrain_detector
 from training.evaluate import Evaluation
 from training.recipe import Recipe
 from training.retrain import Mentored, read_mentored
@@ -49,6 +54,7 @@ __all__ = [
     "load_checkpoint",
     "retrain",
     "save_checkpoint",
+    "shipped_for",
     "train",
     "working",
 ]
@@ -81,6 +87,8 @@ def train(
         recipe = config.recipe()
         dataset, lines = config.lines(seed=recipe.seed)
         _say(lines, tell)
+        if recipe.head == "anchors":
+            return train_detector(dataset, lines, recipe, resume=resume, progress=progress)
         return _train.train(dataset, lines, recipe, resume=resume, progress=progress)
 
 
@@ -106,6 +114,7 @@ def adapt(
     """
     with working(config):
         base = train(config, resume=resume, progress=progress) if source is None else _loaded(source)
+        _check_cells(base)
         dataset, lines, recipe = _on(base, config, tell)
         names = [one.name for one in lines.new]
         if config.line is None and len(names) > 1:
@@ -123,6 +132,7 @@ def adapt_all(
     """
     with working(config):
         base = _loaded(source)
+        _check_cells(base)
         dataset, lines, recipe = _on(base, config, tell)
         names = [one.name for one in lines.new] if config.line is None else [config.line]
         return {
@@ -135,7 +145,7 @@ def retrain(
     config: Config,
     baseline: Model,
     *,
-    mentored: Mentored | Views | Path | str | None = None,
+    mentored: Mentored | Views | BoxViews | Path | str | None = None,
     resume: Path | None = None,
     progress: Progress = quiet,
     tell: Tell = _nobody,
@@ -158,12 +168,24 @@ def retrain(
         base = _loaded(baseline)
         _, lines, recipe = _on(base, config, tell)
         given = config.mentored if mentored is None else mentored
+        taught = read_mentored(Path(given)) if isinstance(given, (str, Path)) else given
+        if base.factory == DETECTOR:
+            return retrain_detector(
+                base,
+                lines,
+                recipe,
+                mentored=taught,  # type: ignore[arg-type]  # what a detector is taught by is its caller's to know
+                strategy=config.strategy or shipped_for(base),
+                name=config.line or "new",
+                resume=resume,
+                progress=progress,
+            )
         return _retrain.retrain(
             base,
             lines,
             recipe,
-            mentored=read_mentored(Path(given)) if isinstance(given, (str, Path)) else given,
-            strategy=config.strategy or SHIPPED,
+            mentored=taught,  # type: ignore[arg-type]  # as above
+            strategy=config.strategy or shipped_for(base),
             name=config.line or "new",
             resume=resume,
             progress=progress,
@@ -183,7 +205,14 @@ def evaluate(model: Model, data: Config | Path | str, *, progress: Progress = qu
     with working(config):
         base = _loaded(model)
         _, lines, _ = _on(base, config, evaluating=True)
+        if base.factory == DETECTOR:
+            return Evaluation(evaluate_detector(base, lines, progress=progress), {})
         return _evaluate.evaluate(base, lines, progress=progress)
+
+
+def shipped_for(model: Checkpoint) -> str:
+    """The strategy that ``retrain`` takes where nobody names one."""
+    return SHIPPED_FOR_BOXES if model.factory == DETECTOR else SHIPPED
 
 
 @contextmanager
@@ -212,6 +241,14 @@ def _on(
 def _say(lines: Lines, tell: Tell) -> None:
     for note in lines.notes:
         tell(note)
+
+
+def _check_cells(base: Checkpoint) -> None:
+    if base.factory == DETECTOR:
+        raise ConfigError(
+            "the checkpoint is a detector, which is not adapted without labels; let operators answer its boxes and "
+            "retrain it"
+        )
 
 
 def _adapted(

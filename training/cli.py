@@ -40,6 +40,15 @@ class Trunk(str, Enum):
     mobilenetv2 = "mobilenetv2"
 
 
+class Head(str, Enum):
+    """What a training learns to say."""
+
+    auto = "auto"
+    cells = "cells"
+    classifier = "classifier"
+    anchors = "anchors"
+
+
 class Part(str, Enum):
     """A part of a line."""
 
@@ -80,6 +89,10 @@ def train(
     gap: Gap = None,
     seed: Seed = None,
     trunk: Annotated[Trunk | None, typer.Option(help="What to start from; auto if not given.")] = None,
+    head: Annotated[
+        Head | None,
+        typer.Option(help="A map of cells, one verdict a picture, or boxes of boxes.csv; auto: one of the first two."),
+    ] = None,
     side_px: Annotated[
         int | None, typer.Option(min=32, max=2048, help="Side of the network's input; 160 if not given.")
     ] = None,
@@ -107,6 +120,7 @@ def train(
     """
     settings = {
         "trunk": None if trunk is None else trunk.value,
+        "head": None if head is None else head.value,
         "side_px": None if side_px is None else 16 * max(2, round(side_px / 16)),
         "width": width,
         "iterations": iterations,
@@ -225,13 +239,14 @@ def retrain(
             from training.checkpoint import check_place
             from training.outcome import write_retrained
             from training.retrain import read_mentored
-            from training.strategies import SHIPPED, strategy_named
+            from training.strategies import strategy_named
 
-            name, _ = strategy_named(config.strategy or SHIPPED)
+            base = api.load_checkpoint(checkpoint)
+            name, _ = strategy_named(config.strategy or api.shipped_for(base))
             check_place(out)
             answers = None if config.mentored is None else read_mentored(config.mentored)
             found = api.retrain(
-                config, checkpoint, mentored=answers, resume=_resume(out), progress=work.progress, tell=work.tell
+                config, base, mentored=answers, resume=_resume(out), progress=work.progress, tell=work.tell
             )
             counts = {} if answers is None else answers.counts()
             if work.first:
