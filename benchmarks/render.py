@@ -136,7 +136,9 @@ def bars(result: ResultFile) -> str:
     if not rows:
         return ""
     most = max(max(float(row[column]), float(row.get("high") or 0)) for row in rows) or 1.0
-    names, width, step = 190, 640, 30
+    # about 7 pixels a letter, so that no name is cut off
+    names = max(190, 7 * max(len(str(row["name"])) for row in rows) + 12)
+    width, step = 450 + names, 30
     scale = (width - names - 90) / most
     height = step * len(rows) + 34
     lines = [

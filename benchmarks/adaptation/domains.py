@@ -219,7 +219,7 @@ def result_of(blocks: Sequence[Block], settings: Mapping[str, object]) -> Result
         settings=dict(settings),
         data={one.name: machine.data_digest(one.folders[-1]) for one in PHOTOGRAPHS},
         packages=("torch", "safetensors"),
-        chart=Chart("default_auroc", "AUROC"),
+        chart=Chart("recommended_auroc", "AUROC"),
     )
 
 
@@ -237,7 +237,7 @@ def _recipe(work: Work, seed: int) -> Any:
 
 
 def _smaller(one: Photographs) -> Photographs:
-    return replace(one, work=replace(one.work, iterations=4, adapting=2, side_px=32), gaps=one.gaps[-1:])
+    return replace(one, work=replace(one.work, iterations=4, adapting=2, side_px=one.work.side_px // 2), gaps=one.gaps[-1:])
 
 
 def _synthetic(prior: float) -> str:

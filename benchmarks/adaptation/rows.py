@@ -80,9 +80,10 @@ def step_of(tasks: Sequence[Task], kept: Kept, adapting: Recipe, trunks: Sequenc
     """Every task with every trunk.
 
     Returns:
-        By trunk the tasks' ``rows_of``, and as ``auto`` by task the trunk that the recommended default takes.
+        By trunk the tasks' ``rows_of``, and as ``auto`` by task the trunk that the recommended default takes; of one
+        trunk there is nothing to choose.
     """
-    auto = {task.name: kept.auto(task.lines) for task in tasks}
+    auto = {task.name: kept.auto(task.lines) if len(trunks) > 1 else trunks[0] for task in tasks}
     found = {trunk: {task.name: rows_of(task, kept, adapting, trunk) for task in tasks} for trunk in trunks}
     return {**found, "auto": auto}
 

@@ -64,6 +64,8 @@ class Block:
         found: dict[str, object] = {"name": f"{self.name}, {self.trunk}"}
         for row in runs:
             found[f"{row}_{measure}"] = round(float(self.seeds(row, measure).mean()), 3)
+        if self.trunk == AUTO:
+            found[f"recommended_{measure}"] = found[f"default_{measure}"]
         return found
 
     def taken(self) -> dict[str, object]:
