@@ -54,10 +54,10 @@ class Work:
     tested: int = 0
 
 
-SYNTHETIC = Work(iterations=200, adapting=120, side_px=64, batch=16, pictures=300, tested=300)
-NUTS = Work(iterations=100, adapting=40, side_px=128)
-REAL = Work(iterations=80, adapting=40, side_px=96)
-CRACKS = Work(iterations=80, adapting=30, side_px=128, stages=2)
+SYNTHETIC = Work(iterations=300, adapting=200, side_px=64, batch=16, pictures=400, tested=300)
+NUTS = Work(iterations=150, adapting=60, side_px=128)
+REAL = Work(iterations=120, adapting=60, side_px=96)
+CRACKS = Work(iterations=100, adapting=40, side_px=128, stages=2)
 """Cracks are a few pixels wide: finer cells on a larger picture."""
 
 
@@ -237,7 +237,8 @@ def _recipe(work: Work, seed: int) -> Any:
 
 
 def _smaller(one: Photographs) -> Photographs:
-    return replace(one, work=replace(one.work, iterations=4, adapting=2, side_px=one.work.side_px // 2), gaps=one.gaps[-1:])
+    work = replace(one.work, iterations=4, adapting=2, side_px=one.work.side_px // 2)
+    return replace(one, work=work, gaps=one.gaps[-1:])
 
 
 def _synthetic(prior: float) -> str:

@@ -29,8 +29,9 @@ SEEDS = tuple(range(5))
 TUNED_ON = 100
 """Whatever was tuned was tuned on seeds from here on."""
 SIDE_PX = 96
-ITERATIONS = 100
-ADAPTING = 60
+BATCH = 16
+ITERATIONS = 150
+ADAPTING = 80
 DIRECTIONS = {"mono to poly": ("mono", "poly"), "poly to mono": ("poly", "mono")}
 
 
@@ -70,7 +71,7 @@ def step(trunks: Sequence[str], seed: int, fold: int, work: tuple[int, int, int]
 
     iterations, adapting, side = work
     dataset = load_dataset(DATA)
-    recipe = Recipe(side_px=side, iterations=iterations, seed=seed)
+    recipe = Recipe(side_px=side, iterations=iterations, batch=BATCH, seed=seed)
     tasks = []
     for direction, (original, new) in DIRECTIONS.items():
         dealt = cross_folds(dataset, seed=seed, original=[original], new=[new])[fold]
@@ -120,7 +121,7 @@ def result_of(blocks: Sequence[Block], seeds: Sequence[int], work: Mapping[str, 
             f"iterations and sizes were fixed beforehand; what was tuned was tuned on seeds from {TUNED_ON} on, and no "
             "target label chose anything",
         ],
-        settings={"seeds": list(seeds), "folds": 2, "threads": 1, "jitter": True, **work},
+        settings={"seeds": list(seeds), "folds": 2, "threads": 1, "jitter": True, "batch": BATCH, **work},
         data={"elpv_solar": machine.data_digest(DATA)},
         packages=("torch", "safetensors"),
         chart=Chart("recommended_auroc", "AUROC"),
