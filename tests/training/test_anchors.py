@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_sdk.errors import ConfigError, DatasetError
+from edge_sdk.quality.datasets import load_dataset
+from tests.requirements import need
 from training.data.boxes import anchor_shapes
 from training.losses.anchors import anchor_loss, hard_negatives, matched, weak_anchor_loss
 from training.networks.anchornet import AnchorNetwork, anchor_network, boxes_of_offsets, offsets_of_boxes
+
+STEEL = Path(__file__).resolve().parents[3] / "shared" / "data" / "neu_steel"
 
 
 def tiny(*, classes: int = 2) -> AnchorNetwork:
@@ -192,3 +197,14 @@ def test_a_factory_that_cannot_be_called_so_says_why() -> None:
     assert str(caught.value) == "the network's input is 48 x 40; give multiples of the trunk's 16 px"
     with pytest.raises(ConfigError, match=r"shapes is \[\[0.0, 3.0\]\]; give a width and a height above 0 an anchor"):
         anchor_network(shapes=[[0.0, 3.0]], height=32, width_px=32, width=0.125)
+
+
+def test_nine_shapes_cover_the_boxes_of_real_steel() -> None:
+    need("../shared/data/neu_steel", found=STEEL.is_dir())
+    boxes = [one for drawn in load_dataset(STEEL).boxes.values() for one in drawn]
+    sides = np.array([(one.right - one.left, one.bottom - one.top) for one in boxes]) * 128 / 200
+    shapes = np.array(anchor_shapes(sides))
+    shared = np.minimum(sides[:, None], shapes[None]).prod(axis=2)
+    best = (shared / (sides.prod(axis=1)[:, None] + shapes.prod(axis=1)[None] - shared)).max(axis=1)
+    assert len(shapes) == 9
+    assert best.mean() > 0.6
