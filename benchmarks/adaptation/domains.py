@@ -16,7 +16,16 @@ from typing import Any
 from benchmarks import machine
 from benchmarks.adaptation.protocol import cross_folds, paired
 from benchmarks.adaptation.scored import MEASURES
-from benchmarks.adaptation.tables import AUTO, DEFAULT_NOTE, Block, above_best, blocks_of, verdict_rows, worst
+from benchmarks.adaptation.tables import (
+    AUTO,
+    DEFAULT_NOTE,
+    FULL_WIDTH,
+    Block,
+    above_best,
+    blocks_of,
+    verdict_rows,
+    worst,
+)
 from benchmarks.results import Chart, Result, Steps, Value
 from edge_sdk.quality.datasets import Dataset, lines_of, load_dataset
 
@@ -180,6 +189,7 @@ def result_of(blocks: Sequence[Block], settings: Mapping[str, object]) -> Result
     drops = {block.trunk: paired(block.cells["source"], block.original["cells"], MEASURES["ap"]) for block in lamps}
     drop = drops["slim"]
     rows: list[dict[str, object]] = [block.means("auroc") for block in blocks if block.ranked_by_pictures]
+    rows += [FULL_WIDTH]
     rows += [block.means("balanced_accuracy") for block in blocks if block.ranked_by_pictures]
     rows += [block.means("ap") for block in blocks if block.cells]
     rows += [pair.row(f"{name}: recommended default - source, balanced accuracy") for name, pair in against.items()]

@@ -13,7 +13,16 @@ import numpy as np
 
 from benchmarks import machine
 from benchmarks.adaptation.protocol import best_of_others, cross_folds
-from benchmarks.adaptation.tables import AUTO, DEFAULT_NOTE, Block, above_best, blocks_of, verdict_rows, worst
+from benchmarks.adaptation.tables import (
+    AUTO,
+    DEFAULT_NOTE,
+    FULL_WIDTH,
+    Block,
+    above_best,
+    blocks_of,
+    verdict_rows,
+    worst,
+)
 from benchmarks.results import Chart, Result, Steps, Value
 from edge_sdk.quality.datasets import load_dataset
 
@@ -96,6 +105,7 @@ def result_of(blocks: Sequence[Block], seeds: Sequence[int], work: Mapping[str, 
     gain = float(np.mean([value for _, value in joint]) - scratch.seeds("source", "auroc").mean())
     lowest, lower = worst(against)
     rows: list[dict[str, object]] = [block.means("auroc") for block in blocks]
+    rows += [FULL_WIDTH]
     rows += [block.means("balanced_accuracy") for block in blocks]
     rows += [_home(block) for block in blocks]
     rows += [pair.row(f"{way}: recommended default - source, AUROC") for way, pair in against.items()]
