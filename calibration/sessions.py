@@ -10,6 +10,7 @@ from onnx import ModelProto
 
 from edge_sdk.arrays import Floats
 from edge_sdk.errors import RunnerError
+from edge_sdk.runners.ort import NEVER
 
 __all__ = ["Session", "open_session"]
 
@@ -48,9 +49,9 @@ def open_session(
     Args:
         model: A file, or a model in memory.
         threads: Of one operation.
-        reference: Compute the graph to the bit as it is written.  ONNX Runtime otherwise rewrites the float
-            biases of a TensorRT-style graph to int32, and sums some convolutions in another order: a
-            difference in the last bit flips roundings downstream, and the answers are 20 to 48 dB apart.
+        reference: Compute the graph to the bit as it is written.  ONNX Runtime otherwise sums some convolutions in
+            another order: a difference in the last bit flips roundings downstream, and the answers are 20 to 48 dB
+            apart.
         optimise: Without it not one node is fused.
         frugal: Give memory back at once, for graphs of which many tensors are watched.
 
@@ -70,10 +71,9 @@ def open_session(
     elif reference:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     data = str(model) if isinstance(model, Path) else model.SerializeToString()
-    off = ["WeightBiasQuantization"] if reference else []
     try:
         session = onnxruntime.InferenceSession(
-            data, options, providers=["CPUExecutionProvider"], disabled_optimizers=off
+            data, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(NEVER)
         )
     except Exception as error:
         name = str(model) if isinstance(model, Path) else "the graph"

@@ -17,7 +17,7 @@ from calibration.sessions import Session, open_session
 from edge_sdk.arrays import Array
 from edge_sdk.errors import ConfigError, FormatError
 from edge_sdk.quality.measures import sqnr_db
-from tests.calibration.networks import Builder, frames, graph_of, residual_model
+from tests.calibration.networks import SIDE, Builder, frames, graph_of, residual_model
 
 
 def cells(session: Session, *, seed: int = 9) -> Array:
@@ -197,6 +197,34 @@ def test_a_node_can_be_left_in_float(residual: Graph, residual_ranges: RangeTabl
     assert list(stem.input) == ["frame", "stem.weight", "stem.bias"]
     better = sqnr_db(fp32, cells(open_session(part, reference=True)))
     assert better > sqnr_db(fp32, cells(open_session(whole, reference=True)))
+
+
+def test_what_is_left_in_float_stays_float_in_the_runtime() -> None:
+    """ONNX Runtime would round a float convolution between two roundings, one scale for all its channels."""
+    from tests.calibration.conftest import table
+
+    builder = Builder(seed=3)
+    builder.conv("frame", "stem", 3, 16)
+    builder.add("Relu", ["stem"], "stem.relu")
+    builder.conv("stem.relu", "uneven", 16, 16)
+    ends = [builder.constant(f"clip.{end}", np.array(end, np.float32)) for end in (0, 6)]
+    builder.add("Clip", ["uneven", *ends], "uneven.clip")
+    builder.conv("uneven.clip", "next", 16, 16)
+    builder.add("Relu", ["next"], "next.relu")
+    builder.conv("next.relu", "cells", 16, 1)
+    model = builder.model({"cells": ["N", 1, SIDE, SIDE]})
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor).copy()
+        if tensor.name in ("stem.weight", "stem.bias"):
+            values[0] = 0
+        if tensor.name == "uneven.weight":
+            # weights of an input that is always 0 change nothing but the scale of a whole weight
+            values[0, 0] = 300
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    graph = graph_of(model)
+    made = qdq_from_onnx(graph, table(graph), layout="onnxruntime", architecture="x86_64", keep_float=["uneven.node"])
+    as_run, as_written = cells(open_session(made)), cells(open_session(made, optimise=False))
+    assert sqnr_db(as_written, as_run) > 30
 
 
 def test_a_channel_without_weights_keeps_its_bias() -> None:
