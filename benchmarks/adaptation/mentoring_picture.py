@@ -1,12 +1,13 @@
 """Where defective areas lie in feature space, before mentoring and after: the mentoring paper's figure 3.
 
-    python -m benchmarks.adaptation.mentoring_picture docs/images/mentoring-areas.svg
+    python -m benchmarks.adaptation.mentoring_picture docs/images/mentoring-areas.png
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Literal
 
 from benchmarks.adaptation.mentoring import FLAGGED, ITERATIONS, RECIPE, SEEDS
 from benchmarks.adaptation.mentoring_drawn import Bench
@@ -19,13 +20,16 @@ SHOWN = {"scratch": "from scratch", "scratch+dann": "with DANN", "masked+omnia":
 """Strategies beside the baseline, and what they are called over their picture."""
 
 
-def areas_picture(*, seed: int = SEEDS[0], sizes: Sizes = FULL, iterations: int | None = None) -> bytes:
-    """An SVG of t-SNE planes, one a model, with the A-distance below each.
+def areas_picture(
+    *, seed: int = SEEDS[0], sizes: Sizes = FULL, iterations: int | None = None, form: Literal["svg", "png"] = "png"
+) -> bytes:
+    """t-SNE planes, one a model, with the A-distance below each.
 
     Args:
         seed: Draws the lines, trains, and starts t-SNE.
         sizes: Of the parts.
         iterations: Of the training; without it those of E4.
+        form: Of the file; an SVG of so many points is large.
     """
     from training.figures import alignment_picture
     from training.mentors import Mentor
@@ -36,7 +40,7 @@ def areas_picture(*, seed: int = SEEDS[0], sizes: Sizes = FULL, iterations: int 
     bench, mentor = Bench(recipe, sizes, ROUNDS), Mentor(flagged=FLAGGED)
     clouds = [bench.cloud(bench.baseline, "before")]
     clouds += [bench.cloud(bench.retrained(STRATEGIES[name], mentor), said) for name, said in SHOWN.items()]
-    return alignment_picture(clouds, seed=seed)
+    return alignment_picture(clouds, seed=seed, form=form)
 
 
 if __name__ == "__main__":
