@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
 
 from training.health import Health
 from training.health_charts import edges_of, feature_spaces, histogram
@@ -47,13 +46,13 @@ def health_page(health: Health, *, seed: int = 0) -> str:
     charts = [
         {
             "title": _titled(name, health.chosen),
-            "histogram": Markup(histogram(health.seen[name], edges, title=f"{name}: scores of both lines")),
+            "histogram": histogram(health.seen[name], edges, title=f"{name}: scores of both lines"),
         }
         for name in shown
     ]
     planes = feature_spaces(health.seen, health.units, shown, seed=seed)
     for chart, plane in zip(charts, planes, strict=True):
-        chart["plane"] = Markup(plane)
+        chart["plane"] = plane
     return environment.get_template("health.html.j2").render(
         health=health,
         now=health.signs[health.chosen],

@@ -65,7 +65,7 @@ class Hub:
 
 
 def test_every_record_reaches_a_hub_that_is_killed_in_the_middle(tmp_path: Path) -> None:
-    mentor = Mentor(station(tmp_path), manifest("crack"), draw=lambda: 1.0)
+    mentor = Mentor(station(tmp_path, questions_per_shift=1000), manifest("crack"), draw=lambda: 1.0)
     for seed in range(60):
         mentor.offer(inspected(seed))
     mentor.close()
