@@ -17,7 +17,7 @@ from training.methods import METHODS, Adapted, Task
 from training.methods.task import measured_again
 from training.networks.cellnet import CellNetwork
 from training.recipe import Recipe
-from training.rules import CANDIDATES, Decision, Scores, decide_method, facts_of, noise_of
+from training.rules import Decision, Scores, candidates, decide_method, facts_of, noise_of
 from training.statistics import Statistics
 from training.train import Progress, quiet
 
@@ -78,7 +78,7 @@ def adapt(
         DatasetError: The new line has fewer than two pictures to adapt to.
         ConfigError: There is no method of that name.
     """
-    tried = _tried(methods, "classifier" if checkpoint.grid == (1, 1) else "cells")
+    tried = _tried(methods, checkpoint)
     spec, grid = checkpoint.preprocess, checkpoint.grid
     line = lines.line(name)
     if len(line.train) < 2:
@@ -125,9 +125,10 @@ def adapt(
     )
 
 
-def _tried(methods: Sequence[str] | None, head: str) -> list[str]:
+def _tried(methods: Sequence[str] | None, checkpoint: Checkpoint) -> list[str]:
     """``source`` first, then what was asked for or what the rules choose among."""
-    asked = CANDIDATES[head] if methods is None else methods
+    head = "classifier" if checkpoint.grid == (1, 1) else "cells"
+    asked = candidates(head, frozen=checkpoint.network.frozen) if methods is None else methods
     for method in asked:
         if method not in METHODS:
             raise ConfigError(f"there is no method named {method!r}; give one of {', '.join(METHODS)}")

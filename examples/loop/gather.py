@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from examples.loop.demo import STRATEGY, Demo
 from examples.loop.evaluated import Evaluated, compared, gain, plane
 from examples.loop.page import Compared, PageExtras, Plane, QuestionShot
 from examples.loop.schema import DemoReport, Stage
-from examples.loop.words import named
+from examples.loop.words import NAMES
 
 __all__ = ["extras_of", "report_of"]
 
@@ -90,7 +91,7 @@ def _steps(demo: Demo, method: str) -> list[Evaluated]:
 
 def _sentence(why: str) -> str:
     """The rules' reason, with methods as their papers write them."""
-    text = why.replace("adabn", named("adabn")).replace("dann", named("dann"))
+    text = re.sub(rf"\b({'|'.join(NAMES)})\b", lambda found: NAMES[found[0]], why)
     return text[:1].upper() + text[1:].rstrip(".") + "."
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from examples.loop.schema import DemoReport, Figures, OnBothLines
 
-__all__ = ["LEFT", "MATTERS", "Headline", "headline", "named", "not_good", "shown", "signed"]
+__all__ = ["LEFT", "MATTERS", "NAMES", "Headline", "headline", "named", "not_good", "shown", "signed"]
 
 MATTERS = 0.02
 """Differences of average precision below this are told as none."""
@@ -34,11 +34,13 @@ def signed(value: float) -> str:
     return f"{value:+.2f}".replace("-", "−")
 
 
+NAMES = {"adabn": "AdaBN", "dann": "DANN", "mmd": "MMD", "coral": "deep CORAL", "adda": "ADDA"}
+"""Methods as their papers write them."""
+
+
 def named(method: str) -> str:
     """A method as its paper writes it."""
-    return {"adabn": "AdaBN", "dann": "DANN", **dict.fromkeys(LEFT, "left as it was")}.get(
-        method.lower(), method
-    )
+    return {**NAMES, **dict.fromkeys(LEFT, "left as it was")}.get(method.lower(), method)
 
 
 def _ap(model: OnBothLines, line: str) -> float | None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.rules import Facts, Scores, _wasserstein, decide_method, facts_of, noise_of
+from training.rules import Facts, Scores, _wasserstein, candidates, decide_method, facts_of, noise_of
 
 
 def scores(seed: int, count: int = 40, *, shift: float = 0.0, alarms: float = 0.3) -> Scores:
@@ -153,3 +153,18 @@ def test_a_crowd_that_was_there_before_does_not_forbid_a_better_ranking() -> Non
     crowd = {"source": facts(3.0, 1.0), "adabn": facts(0.6, 1.0)}
     assert decide_method(crowd, noise=0.3).method == "adabn"
     assert decide_method({**crowd, "adabn": facts(2.9, 1.0)}, noise=0.3).undecided
+
+
+@pytest.mark.parametrize(
+    ("head", "frozen", "tried"),
+    [
+        ("cells", False, ("adabn", "dann")),
+        ("classifier", False, ("mmd", "adabn")),
+        ("cells", True, ("dann",)),
+        ("classifier", True, ("mmd",)),
+    ],
+)
+def test_a_frozen_trunk_keeps_the_statistics_it_was_pretrained_with(
+    head: str, frozen: bool, tried: tuple[str, ...]
+) -> None:
+    assert candidates(head, frozen=frozen) == tried
