@@ -49,6 +49,13 @@ class Head(str, Enum):
     anchors = "anchors"
 
 
+class Side(str, Enum):
+    """A line that stands behind a gap."""
+
+    new = "new"
+    original = "original"
+
+
 class Part(str, Enum):
     """A part of a line."""
 
@@ -70,6 +77,7 @@ Out = Annotated[Path, typer.Option(help="Folder to write.")]
 Original = Annotated[str | None, typer.Option(help="Domains of the original line, separated by commas.")]
 New = Annotated[list[str] | None, typer.Option(help="Domains of a new line; repeat for several lines.")]
 Gap = Annotated[str | None, typer.Option(help="Make the new line of the original's pictures, e.g. stains+lamp.")]
+GapOn = Annotated[Side | None, typer.Option(help="Which line stands behind the gap; the new one if not given.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Of the parts and of everything random; 0 if not given.")]
 SeedOfTraining = Annotated[int | None, typer.Option("--seed", min=0, help="As in the training, if not given.")]
 Device = Annotated[str | None, typer.Option(metavar="NAME", help="cpu (default), cuda or cuda:1.")]
@@ -87,6 +95,7 @@ def train(
     original: Original = None,
     new: New = None,
     gap: Gap = None,
+    gap_on: GapOn = None,
     seed: Seed = None,
     trunk: Annotated[Trunk | None, typer.Option(help="What to start from; auto if not given.")] = None,
     head: Annotated[
@@ -119,6 +128,7 @@ def train(
     train together: torchrun --nproc-per-node=2 -m training train …
     """
     settings = {
+        "gap_on": None if gap_on is None else gap_on.value,
         "trunk": None if trunk is None else trunk.value,
         "head": None if head is None else head.value,
         "side_px": None if side_px is None else 16 * max(2, round(side_px / 16)),
@@ -303,6 +313,7 @@ def pictures(
     original: Original = None,
     new: New = None,
     gap: Gap = None,
+    gap_on: GapOn = None,
     seed: Seed = None,
     most: Annotated[int | None, typer.Option("--max", min=1, help="At most so many.")] = None,
     evaluating: Annotated[bool, typer.Option("--evaluating", help="Labels of the part test too.")] = False,
@@ -315,7 +326,8 @@ def pictures(
       python -m training pictures --data examples/data/hazelnut --gap stains+lamp --part train --out build/pictures
     """
     with refusals():
-        config = _config(recipe, data, original, new, gap, seed, None, None, False)
+        side = None if gap_on is None else gap_on.value
+        config = _config(recipe, data, original, new, gap, seed, None, None, False, gap_on=side)
         with _work(config) as work:
             from training.pictures import write_pictures
 

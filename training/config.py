@@ -105,6 +105,8 @@ class Config(Recipe):
             gap, gap_on = remembered.get("gap"), gap_on or remembered.get("gap_on")
             original = tuple(remembered.get("original", ())) or None
             new = None if gap else tuple(",".join(one) for one in remembered.get("new", ()))
+        elif remembered and gap is not None and gap == remembered.get("gap"):
+            gap_on = gap_on or remembered.get("gap_on")
         return dataset, lines_of(
             dataset,
             original=original,

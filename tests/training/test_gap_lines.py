@@ -48,3 +48,10 @@ def test_a_recipe_says_which_line_stands_behind_the_gap_and_a_checkpoint_remembe
     assert (told["gap"], told["gap_on"]) == ("grey", "original")
     _, again = Config(data=root).lines(told)
     assert (again.original.gap, again.new[0].gap) == ("grey", None)
+
+
+def test_a_gap_that_is_named_again_stays_on_the_side_it_was_trained_on(tmp_path: Path) -> None:
+    config = Config(data=write_set(tmp_path / "plates"), gap="grey")
+    for remembered, side in (({"gap": "grey", "gap_on": "original"}, "original"), ({"gap": "tint"}, "new")):
+        _, lines = config.lines(remembered)
+        assert ("original" if lines.original.gap else "new") == side
