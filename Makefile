@@ -20,6 +20,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE := 1
 # Two cores are shared by BLAS, OpenCV and ours: one thread a library unless a program says otherwise.
 export OMP_NUM_THREADS ?= 1
+# Matplotlib's folder would be in the home.
+export MPLCONFIGDIR ?= $(CURDIR)/build/matplotlib
 
 .PHONY: help install demo test test-pythons check docs wheel clean
 

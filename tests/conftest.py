@@ -12,6 +12,8 @@ import pytest
 from tests import requirements
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Matplotlib and Debian's Chromium, whatever its profile is, would leave a folder in the home.
+os.environ["XDG_CONFIG_HOME"] = str(Path(__file__).parent.parent / "build" / "config")
 
 # The machine's load is no property of the code, so no example has a time limit.
 hypothesis.settings.register_profile(

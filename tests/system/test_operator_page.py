@@ -32,14 +32,12 @@ Item = tuple[str, bytes]
 
 
 @pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def chromium() -> Iterator[Any]:
     need("chromium", found=CHROMIUM.exists(), apt="chromium")
     from playwright.sync_api import sync_playwright
 
-    # Debian's Chromium leaves a folder in the home whatever its profile is
-    own = {**os.environ, "XDG_CONFIG_HOME": str(tmp_path_factory.mktemp("chromium"))}
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=SWITCHES, env=own)
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=SWITCHES)
         yield browser
         browser.close()
 
