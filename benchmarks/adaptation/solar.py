@@ -34,7 +34,9 @@ MINUTES = 15.0
 NEEDS = ("torch", "cv2", "../shared/data/elpv_solar")
 
 DATA = machine.ROOT.parent / "shared" / "data" / "elpv_solar"
-SEEDS = tuple(range(5))
+SEEDS = tuple(range(10, 15))
+SEEN = tuple(range(5))
+"""A first run on these led to leaving AdaBN out on a frozen trunk, so they are not reported."""
 TUNED_ON = 100
 """Whatever was tuned was tuned on seeds from here on."""
 SIDE_PX = 96
@@ -128,8 +130,9 @@ def result_of(blocks: Sequence[Block], seeds: Sequence[int], work: Mapping[str, 
             f"worst direction of default - source: {lowest}",
             "the best row is chosen on the other seeds, over both trunks, the oracle left out; MMD or DANN likewise",
             "8 blocks a domain are few: the interval over groups is wide, and the blocks are listed one by one",
-            f"iterations and sizes were fixed beforehand; what was tuned was tuned on seeds from {TUNED_ON} on, and no "
-            "target label chose anything",
+            f"a first run on seeds {SEEN[0]} to {SEEN[-1]} led to leaving AdaBN out on a frozen trunk, as trials on "
+            f"seed {TUNED_ON} had proposed; the reported seeds deal the same pictures anew and were run once, "
+            "afterwards; no target label chose anything",
         ],
         settings={"seeds": list(seeds), "folds": 2, "threads": 1, "jitter": True, "batch": BATCH, **work},
         data={"elpv_solar": machine.data_digest(DATA)},
