@@ -16,6 +16,7 @@ from edge_sdk.arrays import Bools
 from edge_sdk.documents import sha256_hex
 from edge_sdk.outbox.tombstones import CONTROL
 from edge_sdk.quality.datasets import read_picture
+from edge_sdk.quality.thresholds import ALPHA, missing
 from edge_sdk.records import Answer, MentoredRow
 from edge_sdk.vision.preprocess import fitted, valid_cells
 from training.answers import Mentored
@@ -23,7 +24,6 @@ from training.checkpoint import Checkpoint
 from training.data.views import Views
 from training.lines import Certainty, calibrated
 from training.statistics import Statistics
-from training.thresholds import ALPHA, missing
 from training.truth import standing_answers
 
 __all__ = ["SOURCE", "Audit", "audit_of", "audited", "recalibrated", "thinned"]

@@ -17,6 +17,7 @@ from edge_sdk.arrays import Floats
 from edge_sdk.errors import ConfigError, DatasetError
 from edge_sdk.labels import Thresholds
 from edge_sdk.quality.datasets import Dataset, Line, Lines, read_image
+from edge_sdk.quality.thresholds import calibrated_band, fixed_band
 from edge_sdk.vision.decode import confidence_from_logits
 from edge_sdk.vision.preprocess import PreprocessSpec, geometry
 from training.checkpoint import Checkpoint, LineState
@@ -29,7 +30,6 @@ from training.networks.anchornet import AnchorNetwork, BoxOutputs, anchor_networ
 from training.networks.cellnet import CellNetwork
 from training.recipe import Recipe
 from training.statistics import Statistics, estimated, statistics_of, with_statistics
-from training.thresholds import calibrated_band, fixed_band
 from training.train import Progress, data_of, preprocess_of, quiet
 from training.trunks import load_trunk, start_of
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from edge_sdk.arrays import Array, Floats, Image
 from edge_sdk.labels import Thresholds
+from edge_sdk.quality.thresholds import VALIDATE, calibrated_band, fixed_band
 from edge_sdk.vision.decode import confidence_from_logits
 from edge_sdk.vision.preprocess import PreprocessSpec
 from training.checkpoint import LineState
@@ -21,7 +22,6 @@ from training.networks.cellnet import CellNetwork
 from training.statistics import Statistics, with_statistics
 from training.team import carried
 from training.temperature import tempered
-from training.thresholds import VALIDATE, calibrated_band, fixed_band
 
 __all__ = ["Certainty", "calibrated", "confidence", "line_state", "predicted", "uncalibrated"]
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edge_sdk.quality.datasets import Dataset, load_dataset
+from edge_sdk.quality.datasets import Dataset, Line, Lines, Sample, load_dataset
 from training.data.synthetic import classification_set
 
-__all__ = ["LINES", "drawn_lines"]
+__all__ = ["LINES", "drawn_lines", "lines_by_folder"]
 
 LINES = ("brushed", "cast")
 """Names of the synthetic domains 0 and 1: the original line and the new one."""
@@ -52,3 +52,31 @@ def drawn_lines(folder: Path, *, seed: int, prior: float, pictures: int, tested:
         encoding="utf-8",
     )
     return load_dataset(folder)
+
+
+def lines_by_folder(dataset: Dataset, *, judging: bool = False) -> Lines:
+    """The lines ``original`` and ``new`` of a set whose folders ``<line>/<part>/`` are its parts: nothing is dealt.
+
+    Args:
+        dataset: As read.
+        judging: Hand out the truth of the part test too.
+    """
+    hidden = frozenset() if judging else frozenset(one.image for one in dataset.samples if "/test/" in one.image)
+
+    def line(name: str) -> Line:
+        def part(which: str) -> tuple[Sample, ...]:
+            return tuple(one for one in dataset.samples if one.image.startswith(f"{name}/{which}/"))
+
+        return Line(
+            name=name,
+            gap=None,
+            train=part("train"),
+            validate=part("validate"),
+            mentor=part("mentor"),
+            test=part("test"),
+            domains=(name,),
+            classes=dataset.classes,
+            withheld=hidden,
+        )
+
+    return Lines(original=line("original"), new=(line("new"),), notes=())

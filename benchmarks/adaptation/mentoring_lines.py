@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from benchmarks import machine
+from benchmarks.adaptation.drawn import lines_by_folder
 from edge_sdk.arrays import Floats
 from edge_sdk.documents import write_atomic
-from edge_sdk.quality.datasets import Dataset, Line, Lines, Sample, load_dataset
+from edge_sdk.quality.datasets import Dataset, Lines, load_dataset
 
 __all__ = ["FULL", "QUICK", "ROUNDS", "ROUNDS_QUICK", "Drawn", "Sizes", "drawn"]
 
@@ -77,30 +78,7 @@ def drawn(seed: int, sizes: Sizes = FULL, *, drift: float = 0.0, folder: Path = 
 
 def _read(place: Path) -> Drawn:
     dataset = load_dataset(place)
-
-    def line(domain: str) -> Line:
-        def part(name: str) -> tuple[Sample, ...]:
-            return tuple(one for one in dataset.samples if one.image.startswith(f"{domain}/{name}/"))
-
-        return Line(
-            name=domain,
-            gap=None,
-            train=part("train"),
-            validate=part("validate"),
-            mentor=part("mentor"),
-            test=part("test"),
-            domains=(domain,),
-            classes=dataset.classes,
-        )
-
-    judging = Lines(line("original"), (line("new"),), ("drawn",))
-    hidden = frozenset(one.image for kept in (judging.original, *judging.new) for one in kept.test)
-    lines = replace(
-        judging,
-        original=replace(judging.original, withheld=hidden),
-        new=tuple(replace(one, withheld=hidden) for one in judging.new),
-    )
-    return Drawn(dataset, lines, judging)
+    return Drawn(dataset, lines_by_folder(dataset), lines_by_folder(dataset, judging=True))
 
 
 def _written(place: Path, domain: str, part: str, images: Floats, cells: Floats) -> list[dict[str, str]]:

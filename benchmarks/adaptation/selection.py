@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks.adaptation.drawn import lines_by_folder
 from benchmarks.results import Chart, Result, Steps, Value
 from edge_sdk.arrays import Bools, Floats
 from edge_sdk.clock import FakeClock
@@ -24,7 +25,7 @@ from edge_sdk.inspections import Verdict
 from edge_sdk.outbox.budget import Budget
 from edge_sdk.outbox.quotas import RANDOM, SHARES, Quotas, Values, places_of, values_of
 from edge_sdk.outbox.selection import value_of
-from edge_sdk.quality.datasets import Dataset, Line, Lines, Sample, load_dataset
+from edge_sdk.quality.datasets import Dataset, Line, Lines, load_dataset
 from edge_sdk.quality.measures import average_precision, paired_t_interval
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def seed_of(
     tried = policies or {name: SHARES if name == "quotas" else None for name in POLICIES}
     with tempfile.TemporaryDirectory() as folder:
         dataset = drawn_lines(Path(folder), recipe.seed, scale=scale)
-        lines, judging = _lines(dataset), _lines(dataset, judging=True)
+        lines, judging = lines_by_folder(dataset), lines_by_folder(dataset, judging=True)
         deployed = _deployed(train(dataset, lines, recipe), lines)
         watched, defective = _watched(deployed, lines.new[0])
         rows["deployed"] = {**_judged(deployed, judging), "fires": round(float(watched.detected.mean()), 4)}
@@ -261,28 +262,6 @@ def drawn_lines(folder: Path, seed: int, *, scale: int = 1) -> Dataset:
     with (folder / "labels.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["image", "label", "mask", "domain"], *rows])
     return load_dataset(folder)
-
-
-def _lines(dataset: Dataset, *, judging: bool = False) -> Lines:
-    """The drawn folders are the parts, so nothing is dealt; the truth of test is for judging alone."""
-    hidden = frozenset() if judging else frozenset(s.image for s in dataset.samples if "/test/" in s.image)
-
-    def line(name: str) -> Line:
-        def part(which: str) -> tuple[Sample, ...]:
-            return tuple(s for s in dataset.samples if s.image.startswith(f"{name}/{which}/"))
-
-        return Line(
-            name=name,
-            gap=None,
-            train=part("train"),
-            validate=part("validate"),
-            mentor=part("mentor"),
-            test=part("test"),
-            classes=dataset.classes,
-            withheld=hidden,
-        )
-
-    return Lines(original=line("original"), new=(line("new"),), notes=())
 
 
 def _deployed(source: Checkpoint, lines: Lines) -> Checkpoint:

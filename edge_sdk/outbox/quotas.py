@@ -21,7 +21,7 @@ from edge_sdk.clock import Clock
 from edge_sdk.errors import RangeError
 from edge_sdk.outbox.budget import Budget
 
-__all__ = ["RANDOM", "SHARES", "FeatureGate", "Picked", "QuotaBudgets", "Quotas", "Values", "miss_rate", "places_of",
+__all__ = ["RANDOM", "SHARES", "Picked", "QuotaBudgets", "Quotas", "Values", "miss_rate", "places_of",
            "values_of"]
 
 T = TypeVar("T")
@@ -201,34 +201,6 @@ def _spread(name: str, value: float) -> float:
     if name == "entropy":
         return math.sqrt(math.sqrt(value))
     return value / (1 + value) if name == "novelty" else value
-
-
-class FeatureGate:
-    """Tells frames whose pooled feature lies near one queued lately: line cameras repeat a defect for metres.
-
-    Args:
-        radius: Root mean square distance, in standard deviations of the line, up to which two are alike.
-        for_s: How long a queued frame is remembered.
-        sd: ``(F,)`` standard deviations of the line's features.
-    """
-
-    def __init__(self, radius: float, *, for_s: float, sd: Array) -> None:
-        self._radius = radius
-        self._for_s = for_s
-        self._sd = np.maximum(sd, 1e-6)
-        self._kept: list[tuple[float, Array]] = []
-
-    def seen(self, feature: Array, *, at_s: float) -> bool:
-        """Whether a frame queued within ``for_s`` looked like this one."""
-        self._kept = [(when, one) for when, one in self._kept if at_s - when <= self._for_s]
-        if not self._kept:
-            return False
-        off = (np.stack([one for _, one in self._kept]) - feature) / self._sd
-        return bool(np.sqrt((off**2).mean(axis=1)).min() <= self._radius)
-
-    def remember(self, feature: Array, *, at_s: float) -> None:
-        """Compare later frames with this one, which has been queued."""
-        self._kept.append((at_s, np.asarray(feature, np.float32)))
 
 
 def miss_rate(missed: Sequence[bool], probability: Sequence[float], *, frames: int) -> tuple[float, float]:

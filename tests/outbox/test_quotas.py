@@ -13,7 +13,6 @@ from edge_sdk.clock import FakeClock
 from edge_sdk.errors import RangeError
 from edge_sdk.outbox.quotas import (
     RANDOM,
-    FeatureGate,
     QuotaBudgets,
     Quotas,
     Values,
@@ -89,15 +88,6 @@ def test_scores_are_those_of_the_cells_that_show_the_picture() -> None:
     assert values_of(confidence, valid=np.zeros((2, 2), bool)) == Values(0, 0, 0, 0)
     far = values_of(confidence, feature=np.array([3.0, 0.0]), reference=(np.array([1.0, 0.0]), np.array([1.0, 2.0])))
     assert far.novelty == pytest.approx(2.0)
-
-
-def test_a_repeated_defect_is_seen_for_a_while_and_another_is_not() -> None:
-    gate = FeatureGate(0.5, for_s=10, sd=np.array([1.0, 4.0]))
-    assert not gate.seen(np.zeros(2), at_s=0)
-    gate.remember(np.zeros(2), at_s=0)
-    assert gate.seen(np.array([0.1, 2.0]), at_s=5)
-    assert not gate.seen(np.array([2.0, 0.0]), at_s=5)
-    assert not gate.seen(np.zeros(2), at_s=11)
 
 
 def test_a_budget_a_score_takes_what_each_ranks_highest() -> None:

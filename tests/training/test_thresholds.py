@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from edge_sdk.arrays import Array
 from edge_sdk.errors import RangeError
 from edge_sdk.labels import Thresholds
+from edge_sdk.quality.thresholds import BAND, LEAST, calibrated_band, enough_for, fixed_band
 from training.checkpoint import LineState
 from training.lines import uncalibrated
-from training.thresholds import BAND, LEAST, calibrated_band, enough_for, fixed_band
 
 
 def test_as_many_pictures_are_needed_as_the_quantile_has_places() -> None:
