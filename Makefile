@@ -23,7 +23,7 @@ export OMP_NUM_THREADS ?= 1
 # Matplotlib's folder would be in the home.
 export MPLCONFIGDIR ?= $(CURDIR)/build/matplotlib
 
-.PHONY: help install demo test test-pythons check docs wheel clean
+.PHONY: help install demo test test-pythons test-search check docs wheel clean
 
 help:
 	@cat <<'TEXT'
@@ -32,6 +32,7 @@ help:
 	make demo DATA=DIR     the same on your own pictures: labels.csv or MVTec layout
 	make test              the tests; says what it skipped and the apt line that would end it
 	make test-pythons      the device's tests on each of Python 3.10 to 3.13 that is found
+	make test-search       the property tests on 2000 new examples each, 20 minutes
 	make check             lint, types, layers, figures
 	make docs              write the generated pages of docs/reference again
 	make wheel             dist/edge_sdk-*.whl, for a station
@@ -54,6 +55,9 @@ test: $(VENV)/complete
 
 test-pythons:
 	@bash .ci/test-pythons.sh $(DEVICE_TESTS)
+
+test-search: $(VENV)/complete
+	@EDGE_SDK_EXAMPLES=search $(PY) -m pytest -q -m hypothesis $(TESTS)
 
 check: $(VENV)/complete
 	@echo "ruff"; $(PY) -m ruff check --quiet .

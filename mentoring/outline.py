@@ -3,7 +3,7 @@
 An item says which cells are asked about and in which box they lie, not how the frame was laid onto
 the network's input.  A box inside the frame is
 divided; of one that the frame's edge has cut, the layout is found again: of the two there are, the one
-in which the cells fill the box.
+in which the cells fill the box and none of them is padding, about which nobody is asked.
 """
 
 from __future__ import annotations
@@ -44,7 +44,10 @@ def rectangles_of(
         # what lies outside the frame is missing from the box, so dividing it would shift the cells
         best = min(
             (_letterboxed(grid, width, height), _stretched(grid, width, height)),
-            key=lambda layout: _misses(box, cells, layout, width, height),
+            key=lambda layout: (
+                any(_padding(cell, layout, width, height) for cell in cells),
+                _misses(box, cells, layout, width, height),
+            ),
         )
         if _misses(box, cells, best, width, height) < 0.25 * min(best[2:]):
             layout = best
@@ -78,6 +81,12 @@ def _misses(
     lefts, tops, rights, bottoms = zip(*(_cut(cell, layout, width, height) for cell in cells), strict=True)
     around = min(lefts), min(tops), max(rights), max(bottoms)
     return float(max(abs(a - b) for a, b in zip(around, box, strict=True)))
+
+
+def _padding(cell: tuple[int, int], layout: _Layout, width: int, height: int) -> bool:
+    """Well under half of it lies on the frame; the station's own rule is half, on whole input pixels."""
+    left, top, right, bottom = _cut(cell, layout, width, height)
+    return (right - left) < 0.4 * layout[2] or (bottom - top) < 0.4 * layout[3]
 
 
 def _cut(cell: tuple[int, int], layout: _Layout, width: int, height: int) -> Rectangle:

@@ -15,17 +15,25 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # Matplotlib and Debian's Chromium, whatever its profile is, would leave a folder in the home.
 os.environ["XDG_CONFIG_HOME"] = str(Path(__file__).parent.parent / "build" / "config")
 
-# The machine's load is no property of the code, so no example has a time limit.
+# The machine's load is no property of the code, so no example has a time limit; and the same code gets the
+# same examples, so a run is no lottery.  `make test-search` looks for new ones, many times as long.
 hypothesis.settings.register_profile(
     "house",
     deadline=None,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.register_profile(
+    "search",
+    hypothesis.settings.get_profile("house"),
+    derandomize=False,
+    max_examples=2000,
     print_blob=True,
     database=hypothesis.database.DirectoryBasedExampleDatabase(
         Path(__file__).parent.parent / "build" / "hypothesis"
     ),
-    suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
-hypothesis.settings.load_profile("house")
+hypothesis.settings.load_profile(os.environ.get("EDGE_SDK_EXAMPLES", "house"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from edge_sdk.vision.preprocess import PreprocessSpec, geometry
+from edge_sdk.vision.preprocess import PreprocessSpec, geometry, valid_cells
 from mentoring.outline import rectangles_of
 
 CELL_PX = 16
@@ -26,14 +26,12 @@ def test_agrees_with_the_station_s_own_geometry(
 ) -> None:
     spec = PreprocessSpec(columns * CELL_PX, rows * CELL_PX, resize=resize)  # type: ignore[arg-type]
     place = geometry(spec, height, width)
-    shown = st.tuples(
-        st.integers(place.top // CELL_PX, (place.top + place.inner_height - 1) // CELL_PX),
-        st.integers(place.left // CELL_PX, (place.left + place.inner_width - 1) // CELL_PX),
-    )
-    row, column = data.draw(shown)
-    near = st.tuples(st.integers(row - 1, row + 1), st.integers(column - 1, column + 1))
-    cells = [(row, column), *data.draw(st.lists(near, max_size=8))]
-    cells = [(r, c) for r, c in cells if 0 <= r < rows and 0 <= c < columns]
+    # nobody is asked about padding
+    asked = [(int(r), int(c)) for r, c in np.argwhere(valid_cells(spec, height, width, (rows, columns)))]
+    assume(asked)
+    row, column = data.draw(st.sampled_from(asked))
+    near = [(r, c) for r, c in asked if abs(r - row) <= 1 and abs(c - column) <= 1]
+    cells = [(row, column), *data.draw(st.lists(st.sampled_from(near), max_size=8))]
     on_input = np.array([[c, r, c + 1, r + 1] for r, c in cells], np.float32) * CELL_PX
     truth = place.boxes_to_frame(on_input)
     box = (*truth[:, :2].min(axis=0).tolist(), *truth[:, 2:].max(axis=0).tolist())
@@ -45,6 +43,12 @@ def test_agrees_with_the_station_s_own_geometry(
     around = (*np.min(found, axis=0)[:2], *np.max(found, axis=0)[2:])
     assert np.abs(np.array(around) - box).max() <= max(slack / 2, 0.25 * CELL_PX / place.scale_x)
     assert np.abs(np.array(found) - truth).max() <= slack
+
+
+def test_a_layout_in_which_a_cell_would_be_padding_is_not_used() -> None:
+    # both fill the box; letterboxed, the first row would lie above the frame
+    found = rectangles_of([(0, 0), (2, 0)], (0, 0, 10, 20), grid=(6, 4), width=40, height=40)
+    assert found == [(0, 0, 10, 6.67), (0, 13.33, 10, 20)]
 
 
 def test_without_a_grid_the_box_is_divided() -> None:
