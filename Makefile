@@ -32,7 +32,7 @@ help:
 	make demo DATA=DIR     the same on your own pictures: labels.csv or MVTec layout
 	make test              the tests; says what it skipped and the apt line that would end it
 	make test-pythons      the device's tests on each of Python 3.10 to 3.13 that is found
-	make test-search       the property tests on 2000 new examples each, 20 minutes
+	make test-search       the property tests on 2000 new examples each, 3 minutes
 	make check             lint, types, layers, figures
 	make docs              write the generated pages of docs/reference again
 	make wheel             dist/edge_sdk-*.whl, for a station
