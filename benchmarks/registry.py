@@ -19,6 +19,8 @@ MODULES = {
     "L1": "benchmarks.loop",
     "Q5": "benchmarks.export_nodes",
     "R4": "benchmarks.startup",
+    "S2": "benchmarks.adaptation.parts",
+    "S3": "benchmarks.adaptation.several",
 }
 
 

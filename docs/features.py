@@ -15,9 +15,7 @@ import torch
 
 from edge_sdk.quality.datasets import lines_of, load_dataset
 from training.checkpoint import load_checkpoint
-from training.evaluate import evaluate
-from training.figures import alignment_picture
-from training.figures_clouds import areas_cloud, pictures_cloud
+from training.figures_clouds import features_picture
 
 IMAGES = Path(__file__).resolve().parent / "images"
 
@@ -32,17 +30,14 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    pictures, areas = [], []
-    for method in ("source", asked.method):
-        checkpoint = load_checkpoint(asked.adapted / "methods" / method)
-        seed = int(checkpoint.recipe["seed"])
-        lines = lines_of(load_dataset(asked.data), gap=asked.gap, seed=seed, evaluating=True)
-        found = evaluate(checkpoint, lines)
-        title = "before" if method == "source" else f"after {method}"
-        pictures.append(pictures_cloud(found, checkpoint, title=title))
-        areas.append(areas_cloud(found, checkpoint, title=title))
-    for name, clouds in (("features.svg", pictures), ("areas.svg", areas)):
-        (IMAGES / name).write_bytes(alignment_picture(clouds))
+    models = {
+        "before" if method == "source" else f"after {method}": load_checkpoint(asked.adapted / "methods" / method)
+        for method in ("source", asked.method)
+    }
+    seed = int(models["before"].recipe["seed"])
+    lines = lines_of(load_dataset(asked.data), gap=asked.gap, seed=seed, evaluating=True)
+    for name, areas in (("features.svg", False), ("areas.svg", True)):
+        (IMAGES / name).write_bytes(features_picture(models, lines, areas=areas))
         print(f"{name}: {(IMAGES / name).stat().st_size // 1024} KiB")
 
 

@@ -1,24 +1,67 @@
 """From an evaluation to the feature spaces that are drawn: whole pictures, or defective areas alone.
 
-Both colour by truth, so both ask for an ``Evaluation``: what trains has none.
+Both colour by truth, so both ask for an ``Evaluation``: what trains has none.  ``features_picture`` is the whole way
+in one call, from models to the file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
 
 from edge_sdk.arrays import Array, Bools
 from edge_sdk.errors import DatasetError
+from edge_sdk.quality.datasets import Lines
 from training.checkpoint import Checkpoint
 from training.data.views import Views, batches_of
-from training.evaluate import Evaluation
-from training.figures import Cloud
+from training.evaluate import Evaluation, evaluate
+from training.figures import Cloud, alignment_picture
 from training.statistics import with_statistics
 
-__all__ = ["areas_cloud", "pictures_cloud"]
+__all__ = ["areas_cloud", "features_picture", "pictures_cloud"]
+
+
+def features_picture(
+    models: Mapping[str, Checkpoint],
+    lines: Lines,
+    *,
+    new: str = "new",
+    areas: bool = False,
+    seed: int = 0,
+    form: Literal["svg", "png"] = "svg",
+) -> bytes:
+    """t-SNE of the test pictures before and after: by line with the A-distance, and below by class.
+
+        features_picture({"before": source, "after": adapted.chosen}, config.lines(evaluating=True)[1])
+
+    Args:
+        models: By what is said over their column.
+        lines: Made with ``evaluating=True``.
+        new: Name of the new line.
+        areas: Defective cells instead of whole pictures.
+        seed: Of t-SNE and of the probe.
+        form: ``svg`` with real text, or ``png``, which is smaller from about a thousand points on.
+
+    Returns:
+        The file.
+
+    Raises:
+        TruthWithheld: ``lines`` was made for training.
+        RangeError: There is no model.
+        DatasetError: Areas are asked for, and a line shows none.
+
+    Reference:
+        The colour-gap paper (Wu, Cheng, Chen, Study on anomaly classifier with domain adaptation), figures 2 to 4.
+    """
+    cloud_of = areas_cloud if areas else pictures_cloud
+    return alignment_picture(
+        [cloud_of(evaluate(one, lines), one, title=title, new=new) for title, one in models.items()],
+        seed=seed,
+        form=form,
+    )
 
 
 def pictures_cloud(evaluation: Evaluation, checkpoint: Checkpoint, *, title: str, new: str = "new") -> Cloud:

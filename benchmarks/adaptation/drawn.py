@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from edge_sdk.quality.datasets import Dataset, Line, Lines, Sample, load_dataset
+from training.data import gaps
 from training.data.synthetic import classification_set
 
-__all__ = ["LINES", "drawn_lines", "lines_by_folder"]
+__all__ = ["LINES", "DrawnPart", "drawn_lines", "drawn_set", "lines_by_folder"]
 
 LINES = ("brushed", "cast")
 """Names of the synthetic domains 0 and 1: the original line and the new one."""
@@ -28,27 +31,60 @@ def drawn_lines(folder: Path, *, seed: int, prior: float, pictures: int, tested:
         tested: Of each line to test on, half of them defective.
     """
     defective = round(prior * pictures)
-    parts = (
-        (0, "train", pictures - pictures // 2, pictures // 2),
-        (0, "test", tested - tested // 2, tested // 2),
-        (1, "train", pictures - defective, defective),
-        (1, "test", tested - tested // 2, tested // 2),
+    half, tried = pictures // 2, tested // 2
+    return drawn_set(
+        folder,
+        (
+            DrawnPart(LINES[0], 0, "train", pictures - half, half),
+            DrawnPart(LINES[0], 0, "test", tested - tried, tried),
+            DrawnPart(LINES[1], 1, "train", pictures - defective, defective),
+            DrawnPart(LINES[1], 1, "test", tested - tried, tried),
+        ),
+        seed=seed,
     )
+
+
+@dataclass(frozen=True)
+class DrawnPart:
+    """Pictures of one line and part."""
+
+    line: str
+    domain: int
+    """Of ``training.data.synthetic``."""
+    split: str
+    healthy: int
+    defective: int
+    gap: str | None = None
+    """Behind which the pictures are drawn."""
+
+
+def drawn_set(folder: Path, parts: Sequence[DrawnPart], *, seed: int) -> Dataset:
+    """Draw lines and read them; the first is the original one, the others are one new line where none is named.
+
+    Args:
+        folder: Written anew: pictures, ``labels.csv`` and ``dataset.yaml``.
+        parts: At most 10, so that no two seeds share a picture.
+        seed: Of every picture.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
-    for number, (domain, split, healthy, faulty) in enumerate(parts):
-        images, truth = classification_set(domain, healthy, faulty, 10 * seed + number)
-        (folder / LINES[domain]).mkdir(exist_ok=True)
+    for number, part in enumerate(parts):
+        images, truth = classification_set(part.domain, part.healthy, part.defective, 10 * seed + number)
+        (folder / part.line).mkdir(exist_ok=True)
         for n, (image, wrong) in enumerate(zip(images, truth, strict=True)):
-            name = f"{LINES[domain]}/{split}_{n:04d}.png"
+            name = f"{part.line}/{part.split}_{n:04d}.png"
             pixels = np.rint(255 * image.transpose(1, 2, 0)).astype(np.uint8)
+            if part.gap is not None:
+                pixels = gaps.apply(part.gap, pixels, key=name)
             cv2.imwrite(str(folder / name), pixels)
-            rows.append((name, "defect" if wrong else "good", LINES[domain], f"{split}_{LINES[domain]}_{n:04d}", split))
+            group = f"{part.split}_{part.line}_{n:04d}"
+            rows.append((name, "defect" if wrong else "good", part.line, group, part.split))
     with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("image", "label", "domain", "group", "split"), *rows])
+    original, *new = dict.fromkeys(part.line for part in parts)
     (folder / "dataset.yaml").write_text(
         "schema: dataset/1\ntitle: Drawn lines\nlicence: drawn by this program\n"
-        f"domains: {{original: [{LINES[0]}], new: [{LINES[1]}]}}\n",
+        f"domains: {{original: [{original}], new: [{', '.join(new)}]}}\n",
         encoding="utf-8",
     )
     return load_dataset(folder)

@@ -80,6 +80,7 @@ def cross_folds(
     original: str | Sequence[str] | None = None,
     new: Sequence[str] | None = None,
     gap: str | None = None,
+    gap_on: str = "new",
     shares: Sequence[float] = SHARES,
 ) -> tuple[Fold, ...]:
     """Deal whole groups into folds; each is once the part test of both lines.
@@ -88,7 +89,7 @@ def cross_folds(
         dataset: As read.
         seed: Of the dealing.
         count: Of folds, 2 or more.
-        original: As ``lines_of`` takes it, and ``new`` and ``gap`` too.
+        original: As ``lines_of`` takes it, and ``new``, ``gap`` and ``gap_on`` too.
         shares: Of train, validate, mentor and test; the first three are what a fold's other groups are dealt into.
 
     Raises:
@@ -97,8 +98,8 @@ def cross_folds(
     found = []
     for number in range(count):
         training, judging = (
-            lines_of(dataset, original=original, new=new, gap=gap, seed=seed, shares=shares, fold=(number, count),
-                     evaluating=evaluating)
+            lines_of(dataset, original=original, new=new, gap=gap, gap_on=gap_on, seed=seed, shares=shares,
+                     fold=(number, count), evaluating=evaluating)
             for evaluating in (False, True)
         )  # fmt: skip
         for line in (judging.original, *judging.new):

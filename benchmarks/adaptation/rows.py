@@ -20,8 +20,8 @@ from training.methods import METHODS
 from training.recipe import Recipe, pretrained_weights
 from training.train import train
 
-__all__ = ["LABELLED", "TRUNKS", "Kept", "Task", "at_prior", "cells_of", "oracle_lines", "pictures_of", "rows_of",
-           "step_of"]  # fmt: skip
+__all__ = ["LABELLED", "TRUNKS", "Kept", "Task", "at_prior", "boundary_of", "cells_of", "oracle_lines", "pictures_of",
+           "rows_of", "step_of"]  # fmt: skip
 
 TRUNKS = ("slim", "mobilenetv2")
 """From scratch, and frozen with ImageNet weights."""
@@ -177,11 +177,15 @@ def _views(checkpoint: Checkpoint, line: Line) -> Views:
     return views_of(line, line.test, checkpoint.preprocess, grid=checkpoint.grid, labelled=True)
 
 
-def _judged(judged: Judged, checkpoint: Checkpoint, line: str, task: Task) -> Mapping[str, object]:
+def boundary_of(checkpoint: Checkpoint, line: str) -> float:
+    """Logit from which a line's engine calls a picture defective."""
     state = checkpoint.lines.get(line, checkpoint.line("original"))
     boundary = float(state.thresholds.boundary.min())
-    temperature = float(np.asarray(state.temperature).min())
-    at = temperature * float(np.log(boundary / (1 - boundary)))
+    return float(np.asarray(state.temperature).min()) * float(np.log(boundary / (1 - boundary)))
+
+
+def _judged(judged: Judged, checkpoint: Checkpoint, line: str, task: Task) -> Mapping[str, object]:
+    at = boundary_of(checkpoint, line)
     found: dict[str, object] = {"pictures": pictures_of(judged, boundary=at).document()}
     if task.cells:
         found["cells"] = cells_of(judged).document()

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from edge_sdk.errors import DatasetError, RangeError, ShapeError
+from edge_sdk.errors import DatasetError, RangeError, ShapeError, TruthWithheld
 from edge_sdk.quality.datasets import lines_of, load_dataset
 from tests.training.drawn import SMALL, write_set
 from training.checkpoint import Checkpoint
 from training.evaluate import Evaluation, evaluate
 from training.figures import MOST, Cloud, _thinned, alignment_picture, plane_of
-from training.figures_clouds import areas_cloud, pictures_cloud
+from training.figures_clouds import areas_cloud, features_picture, pictures_cloud
 from training.train import train
 
 
@@ -145,3 +145,18 @@ def test_what_cannot_be_drawn_is_told(evaluated: tuple[Checkpoint, Evaluation]) 
     }
     with pytest.raises(DatasetError, match="line original has no defective cell in its part test; .* needs masks"):
         areas_cloud(Evaluation(evaluation.figures, bare), checkpoint, title="none")
+
+
+def test_one_call_draws_models_side_by_side(
+    evaluated: tuple[Checkpoint, Evaluation], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    checkpoint, _ = evaluated
+    folder = write_set(tmp_path_factory.mktemp("call") / "plates", pictures=40, labels=("dent", "crack"))
+    lines = lines_of(load_dataset(folder), gap="lamp", seed=1, evaluating=True)
+    drawn = features_picture({"before": checkpoint, "after": checkpoint}, lines).decode()
+    assert drawn.count("A-distance") == 2 and "before" in drawn and "after" in drawn and "by class" in drawn
+    assert features_picture({"areas": checkpoint}, lines, areas=True) != features_picture({"areas": checkpoint}, lines)
+    with pytest.raises(TruthWithheld, match="only an evaluation may ask"):
+        features_picture({"before": checkpoint}, lines_of(load_dataset(folder), gap="lamp", seed=1))
+    with pytest.raises(RangeError, match="no feature space to draw; give at least one"):
+        features_picture({}, lines)
