@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from edge_sdk.documents import Tolerant, read_json, sha256_file
 from edge_sdk.errors import ConfigError, EdgeError, FormatError
+from edge_sdk.folders import settle
 from edge_sdk.manifest import ClassThresholds, DriftReference
 from edge_sdk.vision.preprocess import PreprocessSpec
 
@@ -145,6 +146,7 @@ def read_checkpoint(root: Path, *, line: str) -> Checkpoint:
         FormatError: A file is missing or damaged.
         ConfigError: The checkpoint has no such line.
     """
+    settle(root)
     if not root.is_dir():
         raise FormatError(f"there is no checkpoint {root}; give the folder that training wrote")
     file = read_json(root / "checkpoint.json", CheckpointFile)

@@ -1,8 +1,8 @@
 """Checkpoints (``checkpoint/1``): weights of all lines, statistics and thresholds of each, no pickle.
 
 A folder with ``weights.safetensors``, ``lines/<line>.safetensors`` and ``.json`` a line, and
-``checkpoint.json``.  It is written beside its place and renamed into it, so a checkpoint is whole or
-not there.
+``checkpoint.json``.  It is written beside its place and renamed into it; where an older one must first make room,
+the next who asks for it finishes what a kill cut short.  So a checkpoint, once there, is always whole: the old or the new.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import json
 import platform
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from edge_sdk import __version__
 from edge_sdk.arrays import Array
 from edge_sdk.documents import sha256_hex, write_atomic
 from edge_sdk.errors import ConfigError, EdgeError, FormatError
+from edge_sdk.folders import begun, put_in_place, settle
 from edge_sdk.labels import Thresholds
 from edge_sdk.vision.preprocess import PreprocessSpec
 from training.networks.cellnet import CellNetwork
@@ -100,6 +100,7 @@ def check_place(folder: Path) -> None:
     Raises:
         ConfigError: It is a file, or a folder that holds something else, which is not replaced.
     """
+    settle(folder)
     if folder.is_file():
         raise ConfigError(f"{folder} is a file; give a folder to write the checkpoint to")
     if folder.exists() and any(folder.iterdir()) and not (folder / "checkpoint.json").is_file():
@@ -114,9 +115,8 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
         OSError: The disk refused; an older checkpoint is as it was.
     """
     check_place(folder)
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    (part / "lines").mkdir(parents=True)
+    part = begun(folder)
+    (part / "lines").mkdir()
     weights = {name: tensor.detach().contiguous() for name, tensor in checkpoint.network.state_dict().items()}
     save_file(weights, part / "weights.safetensors")
     for name, state in checkpoint.lines.items():
@@ -144,12 +144,7 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
             },
         },
     )
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    part.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    put_in_place(folder)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
@@ -159,6 +154,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         ConfigError: There is no checkpoint there, or its factory cannot be called.
         FormatError: A file is missing, damaged or of another architecture.
     """
+    settle(folder)
     if not (folder / "checkpoint.json").is_file():
         raise ConfigError(f"{folder} holds no checkpoint (no checkpoint.json); give the folder that training wrote")
     said = _read_json(folder / "checkpoint.json")

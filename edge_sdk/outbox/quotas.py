@@ -72,71 +72,6 @@ def values_of(
     return Values(float(sure.max()), float(bits.max()), float(bits.mean()), far)
 
 
-@dataclass(frozen=True)
-class Picked(Generic[T]):
-    """One frame that won a place."""
-
-    what: T
-    stratum: str
-    value: float
-    """By which it won; of the random part 0.5, which says nothing of its content."""
-    inclusion_probability: float
-    """Of the random part its share of all frames offered; else 1, since frames like it always win."""
-
-
-class Quotas(Generic[T]):
-    """Collects the frames of a period, each only as long as it may still win.
-
-    Args:
-        size: Places a period.
-        chance: Draws the random part.
-        shares: Of the places by name of a score of ``Values``, or ``random``; above 0, together 1.
-
-    Raises:
-        RangeError: No place, no such score, or the shares are not a whole.
-    """
-
-    def __init__(
-        self, size: int, *, chance: np.random.Generator, shares: Mapping[str, float] = SHARES
-    ) -> None:
-        if size < 1:
-            raise RangeError(f"size is {size}; give at least 1 place a period")
-        self._places = places_of(size, shares)
-        self._size = size
-        self._chance = chance
-        self._heaps: dict[str, list[tuple[float, int, T]]] = {name: [] for name in self._places}
-        self._seen = 0
-
-    def offer(self, what: T, values: Values) -> None:
-        """Let a frame compete; costs a comparison where it has no chance."""
-        self._seen += 1
-        for name, heap in self._heaps.items():
-            value = float(self._chance.random()) if name == RANDOM else float(getattr(values, name))
-            # of equal values the earlier stays, so that a standing picture does not push out its like
-            entry = (value, -self._seen, what)
-            if len(heap) < self._size:
-                heapq.heappush(heap, entry)
-            elif entry[:2] > heap[0][:2]:
-                heapq.heapreplace(heap, entry)
-
-    def close(self) -> tuple[Picked[T], ...]:
-        """End the period: the winners, each once, the random part first; the next period begins."""
-        taken: set[int] = set()
-        won: list[Picked[T]] = []
-        share = min(1.0, self._places.get(RANDOM, 0) / max(1, self._seen))
-        for name in sorted(self._places, key=lambda one: one != RANDOM):
-            left = self._places[name]
-            for value, number, what in sorted(self._heaps[name], key=lambda entry: entry[:2], reverse=True):
-                if left and number not in taken:
-                    taken.add(number)
-                    left -= 1
-                    by_lot = name == RANDOM
-                    won.append(Picked(what, name, 0.5 if by_lot else value, share if by_lot else 1.0))
-        self._heaps = {name: [] for name in self._places}
-        self._seen = 0
-        return tuple(won)
-
-
 def places_of(size: int, shares: Mapping[str, float]) -> dict[str, int]:
     """Whole places by share, the largest remainders rounded up.
 
@@ -201,29 +136,3 @@ def _spread(name: str, value: float) -> float:
     if name == "entropy":
         return math.sqrt(math.sqrt(value))
     return value / (1 + value) if name == "novelty" else value
-
-
-def miss_rate(missed: Sequence[bool], probability: Sequence[float], *, frames: int) -> tuple[float, float]:
-    """Share of a line's frames that the model passed although they are defective.
-
-    ``sum(y_i / p_i) / N``: each sampled frame stands for ``1 / p_i`` of the N that went by.
-
-    Args:
-        missed: Of each frame of the random part, whether it was passed and an operator found a defect.
-        probability: With which it was drawn, times the share of the sample that was kept, in (0, 1].
-        frames: N, all that were offered.
-
-    Returns:
-        The rate and its standard error, for frames drawn independently.
-
-    Reference:
-        Horvitz and Thompson, A generalization of sampling without replacement from a finite universe, 1952.
-    """
-    if frames < 1:
-        raise RangeError(f"frames is {frames}; give how many were offered, at least 1")
-    y, p = np.asarray(missed, np.float64), np.asarray(probability, np.float64)
-    if p.size and not ((p > 0) & (p <= 1)).all():
-        wrong = p[~((p > 0) & (p <= 1))][0]
-        raise RangeError(f"an inclusion probability is {wrong:g}; give one above 0 and at most 1")
-    variance = (y * (1 - p) / p**2).sum() / frames**2
-    return float((y / p).sum() / frames), float(np.sqrt(variance))
