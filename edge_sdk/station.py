@@ -170,6 +170,23 @@ class Station:
         """
         self._pipeline.listeners.append(listener)
 
+    def healthy_if(self, says: Callable[[Inspection], object]) -> None:
+        """Have the line's own knowledge that a part is healthy go with its record, for retraining.
+
+        ``says`` is asked of each frame that may be kept for the operator, after the listeners, on the thread that
+        decides; it must not wait, and answer false where it does not know.  It changes neither verdict nor choice.
+
+            station.healthy_if(lambda inspection: plc.reference_part_in_place())
+
+        Raises:
+            ConfigError: The station keeps no records.
+        """
+        if self._mentor is None:
+            from edge_sdk.outbox.mentor import NO_OUTBOX
+
+            raise ConfigError(NO_OUTBOX)
+        self._mentor.healthy_if = says
+
     def __iter__(self) -> Iterator[Inspection]:
         return self.stream()
 

@@ -37,7 +37,7 @@ from training.detector_retrain import SHIPPED_FOR_BOXES, retrain_detector
 from training.evaluate import Evaluation
 from training.recipe import Recipe
 from training.retrain import Mentored, read_mentored
-from training.strategies import SHIPPED
+from training.strategies import SHIPPED, SHIPPED_WITH_FLAGS
 from training.team import Team, at_work
 from training.train import Progress, quiet
 
@@ -175,7 +175,7 @@ def retrain(
                 lines,
                 recipe,
                 mentored=taught,  # type: ignore[arg-type]  # what a detector is taught by is its caller's to know
-                strategy=config.strategy or shipped_for(base),
+                strategy=config.strategy or shipped_for(base, taught),
                 name=config.line or "new",
                 resume=resume,
                 progress=progress,
@@ -185,7 +185,7 @@ def retrain(
             lines,
             recipe,
             mentored=taught,  # type: ignore[arg-type]  # as above
-            strategy=config.strategy or shipped_for(base),
+            strategy=config.strategy or shipped_for(base, taught),
             name=config.line or "new",
             resume=resume,
             progress=progress,
@@ -210,9 +210,12 @@ def evaluate(model: Model, data: Config | Path | str, *, progress: Progress = qu
         return _evaluate.evaluate(base, lines, progress=progress)
 
 
-def shipped_for(model: Checkpoint) -> str:
-    """The strategy that ``retrain`` takes where nobody names one."""
-    return SHIPPED_FOR_BOXES if model.factory == DETECTOR else SHIPPED
+def shipped_for(model: Checkpoint, taught: object = None) -> str:
+    """The strategy that ``retrain`` takes where nobody names one; what a line flagged healthy is taken at its word."""
+    if model.factory == DETECTOR:
+        return SHIPPED_FOR_BOXES
+    flagged = isinstance(taught, Mentored) and any(row.header.reason == "healthy" for row in taught.rows)
+    return SHIPPED_WITH_FLAGS if flagged else SHIPPED
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """Checkpoints (``checkpoint/1``): weights of all lines, statistics and thresholds of each, no pickle.
 
 A folder with ``weights.safetensors``, ``lines/<line>.safetensors`` and ``.json`` a line, and
-``checkpoint.json``.  It is written beside its place and renamed into it; where an older one must first make room,
-the next who asks for it finishes what a kill cut short.  So a checkpoint, once there, is always whole: the old or the new.
+``checkpoint.json``.  It is written beside its place and renamed into it; where an older one must first make
+room, the next who asks for it finishes what a kill cut short.  So a checkpoint is whole, or not there, and one that
+was there stays: the old one or the new.
 """
 
 from __future__ import annotations

@@ -235,7 +235,8 @@ def retrain(
           --mentored build/mentored --out build/retrained
 
     masked learns from the answered cells alone (eq. 4 of the mentoring paper); masked+omnia, the default,
-    adds cells that the deployed model is sure are healthy and nobody answered.
+    adds cells that the deployed model is sure are healthy and nobody answered; where the line flagged
+    pictures healthy, masked+omnia+healthy, the default then, adds all of their cells.
     unmasked and full-labels are controls: the one takes the unanswered for healthy, the other uses the
     truth of the pictures that operators were asked about.  A wrong name is answered with all there are.
     """
@@ -252,9 +253,9 @@ def retrain(
             from training.strategies import strategy_named
 
             base = api.load_checkpoint(checkpoint)
-            name, _ = strategy_named(config.strategy or api.shipped_for(base))
             check_place(out)
             answers = None if config.mentored is None else read_mentored(config.mentored)
+            name, _ = strategy_named(config.strategy or api.shipped_for(base, answers))
             found = api.retrain(
                 config, base, mentored=answers, resume=_resume(out), progress=work.progress, tell=work.tell
             )

@@ -13,7 +13,7 @@ from typing import Literal
 
 from edge_sdk.errors import ConfigError, RangeError
 
-__all__ = ["EPSILON", "SHIPPED", "STRATEGIES", "Known", "Strategy", "strategy_named"]
+__all__ = ["EPSILON", "SHIPPED", "SHIPPED_WITH_FLAGS", "STRATEGIES", "Known", "Strategy", "strategy_named"]
 
 Known = Literal["mentored", "+omnia", "+healthy", "+omnia+healthy", "unmasked", "pseudo", "full"]
 """What is known of the new pictures: the answered areas M alone; with the areas that the baseline is sure are
@@ -112,6 +112,8 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
 
 SHIPPED = "masked+omnia"
 """What ``retrain`` does where nobody names a strategy."""
+SHIPPED_WITH_FLAGS = "masked+omnia+healthy"
+"""And where the line flagged pictures healthy."""
 
 
 def strategy_named(given: str | Strategy) -> tuple[str, Strategy]:

@@ -59,12 +59,13 @@ def pseudo_labels(baseline: Checkpoint, views: Views, name: str) -> Views:
 
 
 def _taught(baseline: Checkpoint, mentored: Mentored, strategy: Strategy) -> Views:
-    """The pictures on which an answer says something, with what it says."""
+    """The pictures on which an answer or the line says something, with what it says."""
     spec, grid, classes = baseline.preprocess, baseline.grid, baseline.classes
     images, truths, knowns, maxima, valids, names = [], [], [], [], [], []
     for row in mentored.rows:
         answers = mentored.answers.get(row.item, ())
-        if not standing_answers(answers):
+        flagged = strategy.healthy and row.header.reason == "healthy"
+        if not (flagged or standing_answers(answers)):
             continue
         said = _confidence(mentored.root, row) if strategy.omnia else None
         truth, known, maximum = truth_and_mentored(

@@ -29,6 +29,7 @@ from edge_sdk.outbox.selection import Choice, DuplicateGate, choice, strongest
 from edge_sdk.outbox.store import Outbox
 from edge_sdk.outbox.tombstones import CONTROL
 from edge_sdk.records import record_from_inspection
+from edge_sdk.vision.preprocess import PreprocessSpec, valid_cells
 
 __all__ = ["Mentor"]
 
@@ -89,8 +90,8 @@ class Mentor:
         )
         self._gate = DuplicateGate()
         self._judges: dict[str, tuple[Labels, Thresholds]] = {}
-        self._usual: dict[str, tuple[Array, Array]] = {}
-        """By model: the drift reference, mean and standard deviation of the line's features."""
+        self._seen_as: dict[str, tuple[PreprocessSpec, tuple[Array, Array] | None]] = {}
+        """By model: how it sees a frame; the drift reference, mean and standard deviation of the line's features."""
         self._handed: Counter[str] = Counter()
         self._handled: Counter[str] = Counter()
         """Two, so that the mentor's thread never holds a lock that an offer might wait for."""
@@ -98,9 +99,11 @@ class Mentor:
         self._seq = 0
         self._degraded: str | None = None
         self._failing: set[str] = set()
-        self._waiting: queue.SimpleQueue[tuple[Inspection, bool] | threading.Event | None] = (
+        self._waiting: queue.SimpleQueue[tuple[Inspection, bool, bool] | threading.Event | None] = (
             queue.SimpleQueue()
         )
+        self.healthy_if: Callable[[Inspection], object] | None = None
+        """Whether the line itself knows a part to be healthy; asked on the inspecting thread, so it must not wait."""
         self._bytes_in = self._bytes_out = 0
         self._offering = threading.Lock()
         """Taken by offers alone, which meet here only where several threads inspect."""
@@ -118,10 +121,9 @@ class Mentor:
         model = manifest_id(manifest)
         kept = {name: self._judges[name] for name in list(self._judges)[-3:] if name != model}
         self._judges = {**kept, model: (labels_of(manifest), thresholds_of(manifest, rendering))}
-        usual = {name: self._usual[name] for name in kept if name in self._usual}
-        if manifest.drift is not None:
-            usual[model] = np.array(manifest.drift.mean, np.float32), np.array(manifest.drift.sd, np.float32)
-        self._usual = usual
+        drift = manifest.drift
+        usual = None if drift is None else (np.array(drift.mean, np.float32), np.array(drift.sd, np.float32))
+        self._seen_as = {name: self._seen_as[name] for name in kept} | {model: (manifest.preprocess, usual)}
 
     def offer(self, inspection: Inspection) -> bool:
         """Hand over an inspection if it is worth keeping.  Never waits, never raises for want of room.
@@ -143,8 +145,16 @@ class Mentor:
                 self._handed["drawn and lost"] += drawn
                 return False
             self._bytes_in += size
-        self._waiting.put((inspection, drawn))
+        self._waiting.put((inspection, drawn, self._known_healthy(inspection)))
         return True
+
+    def _known_healthy(self, inspection: Inspection) -> bool:
+        """What the line says of a part; where it cannot say, nothing is known."""
+        try:
+            return self.healthy_if is not None and bool(self.healthy_if(inspection))
+        except Exception as error:  # noqa: BLE001 - the integrator's code must not stop the line
+            self._say("healthy_if", error, "the line could not say whether a part is healthy")
+            return False
 
     def drain(self, timeout_s: float) -> bool:
         """Wait until everything handed over so far has been dealt with; whether that was in time."""
@@ -198,12 +208,12 @@ class Mentor:
             if isinstance(taken, threading.Event):
                 taken.set()
                 continue
-            inspection, drawn = taken
+            inspection, drawn, healthy = taken
             try:
                 if self._hurry.is_set():
                     self._count("refused", drawn=drawn)
                 else:
-                    self._keep(inspection, drawn)
+                    self._keep(inspection, drawn, healthy)
             except OutboxFull as error:  # the outbox has left the tombstone
                 self._count("no_room")
                 self._say("full", error)
@@ -218,9 +228,9 @@ class Mentor:
                 self._bytes_out += _bytes(inspection)
             self._write_off()
 
-    def _keep(self, inspection: Inspection, drawn: bool) -> None:
+    def _keep(self, inspection: Inspection, drawn: bool, healthy: bool) -> None:
         labels, thresholds = self._judge_of(inspection.model)
-        chosen = self._choose(inspection, thresholds, drawn)
+        chosen = self._choose(inspection, thresholds, drawn, healthy)
         if chosen is None:
             return
         thumbnail = self._gate.thumbnail(inspection.frame.pixels)
@@ -264,14 +274,20 @@ class Mentor:
             return chosen.stratum
         if self._quotas is None:
             return chosen.stratum if self._budget.affords(chosen.questions, chosen.value) else None
-        if inspection.confidence is None:
+        confidence = inspection.confidence
+        if confidence is None:
             return None
-        values = values_of(
-            inspection.confidence, feature=inspection.feature, reference=self._usual.get(inspection.model)
-        )
+        spec, usual = self._seen_as.get(inspection.model, (None, None))
+        valid = None
+        if spec is not None and confidence.ndim == 3:  # a detector's anchors are not in rows and columns
+            height, width = inspection.frame.pixels.shape[:2]
+            valid = valid_cells(spec, height, width, (confidence.shape[1], confidence.shape[2]))
+        values = values_of(confidence, feature=inspection.feature, reference=usual, valid=valid)
         return self._quotas.affords(chosen.questions, values)
 
-    def _choose(self, inspection: Inspection, thresholds: Thresholds, drawn: bool) -> Choice | None:
+    def _choose(
+        self, inspection: Inspection, thresholds: Thresholds, drawn: bool, healthy: bool
+    ) -> Choice | None:
         confidence, band = strongest(inspection, thresholds)
         return choice(
             inspection.verdict,
@@ -279,6 +295,7 @@ class Mentor:
             questions=len(inspection.questions),
             band=band,
             control_share=self._config.control_share if drawn else None,
+            healthy=healthy,
         )
 
     def _judge_of(self, model: str) -> tuple[Labels, Thresholds]:
@@ -320,13 +337,13 @@ class Mentor:
             self._outbox.lost(CONTROL, self._config.control_share, why="not put", count=lost)
             self._written_off += lost
 
-    def _say(self, kind: str, error: Exception) -> None:
+    def _say(self, kind: str, error: Exception, what: str = "frames are not kept") -> None:
         """Log a kind of trouble once, until something has been kept again."""
         if kind not in self._failing:
             self._failing.add(kind)
             expected = isinstance(error, EdgeError)
             log.warning(
-                "frames are not kept", exc_info=None if expected else error, extra={"error": str(error)}
+                what, exc_info=None if expected else error, extra={"error": str(error)}
             )
 
 

@@ -1,18 +1,17 @@
-"""Which frames of an hour are worth an operator's time, by quotas instead of one score.
+"""A budget of questions for each of several scores, so that no one score decides what operators see.
 
 No single score finds everything: the strongest detections bring the true defects, uncertainty brings the false
-alarms, novelty what the line has not shown before, and only a uniform draw says how much is missed.  So an hour's
-frames compete in four strata, each with a share of the places.  The random part is drawn first, whatever the others
-think of a frame: it is a plain sample without replacement, and what is estimated from it is unbiased.
+alarms, novelty what the line has not shown before.  Only a uniform draw says how much is missed: that is the control
+sample's part, which is drawn beside the budget.  The station chooses so where ``choose_by`` says ``quotas``; result E6
+measures this class.
 """
 
 from __future__ import annotations
 
-import heapq
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from types import MappingProxyType
 
 import numpy as np
 
@@ -21,14 +20,10 @@ from edge_sdk.clock import Clock
 from edge_sdk.errors import RangeError
 from edge_sdk.outbox.budget import Budget
 
-__all__ = ["RANDOM", "SHARES", "Picked", "QuotaBudgets", "Quotas", "Values", "miss_rate", "places_of",
-           "values_of"]
+__all__ = ["SHARES", "QuotaBudgets", "Values", "places_of", "values_of"]
 
-T = TypeVar("T")
-
-RANDOM = "random"
-SHARES: Mapping[str, float] = {"strongest": 0.35, "entropy": 0.35, "novelty": 0.15, RANDOM: 0.15}
-"""Of an hour's places; proposed with the method, and not better than other mixtures that were tried (result E6)."""
+SHARES: Mapping[str, float] = MappingProxyType({"strongest": 0.4, "entropy": 0.4, "novelty": 0.2})
+"""Of a shift's questions; no better than other mixtures that were tried (result E6)."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +73,7 @@ def places_of(size: int, shares: Mapping[str, float]) -> dict[str, int]:
     Raises:
         RangeError: A name is no score, or the shares are not above 0 and together 1.
     """
-    known = (*Values.__dataclass_fields__, RANDOM)
+    known = tuple(Values.__dataclass_fields__)
     for name, share in shares.items():
         if name not in known:
             raise RangeError(f"there is no score {name}; give {', '.join(known)}")
@@ -94,22 +89,22 @@ def places_of(size: int, shares: Mapping[str, float]) -> dict[str, int]:
 
 
 class QuotaBudgets:
-    """Quotas that decide at every frame instead of at the end of an hour: a budget of questions for each score.
-
-    A frame is taken by the first stratum that affords it.  The random part is the control sample, drawn elsewhere.
+    """Decides at every frame: it is taken by the first stratum that affords it, and by none twice.
 
     Args:
         questions: A shift, over all strata.
         shift_h: Hours of a shift.
         clock: As of ``Budget``.
-        shares: As of ``Quotas``; the share of ``random`` is dealt out to the others.
+        shares: Of the questions by name of a score of ``Values``; above 0, together 1.
+
+    Raises:
+        RangeError: There is no such score, or the shares are not a whole.
     """
 
     def __init__(
         self, questions: int, *, shift_h: float, clock: Clock, shares: Mapping[str, float] = SHARES
     ) -> None:
-        scored = {name: share for name, share in shares.items() if name != RANDOM}
-        places = places_of(questions, {name: share / sum(scored.values()) for name, share in scored.items()})
+        places = places_of(questions, shares)
         self._budgets = {name: Budget(count, shift_h=shift_h, clock=clock) for name, count in places.items()}
 
     @property

@@ -12,6 +12,9 @@ A frame that is both belongs to the control sample: its stratum is ``control`` a
 ``control_share``, while its reason stays ``uncertain`` or ``defect``.  An item of the questions carries
 probability 1: frames like it are always taken, as long as the budget lasts.  The control sample speaks of
 frames that differ from those queued lately; the others are counted as duplicates.
+
+Where the line itself knows a part to be healthy, its frame is chosen as any other, and its reason is ``healthy``:
+retraining with healthy knowledge then takes every cell of it for healthy, not only those that were asked about.
 """
 
 from __future__ import annotations
@@ -52,6 +55,7 @@ def choice(
     questions: int,
     band: tuple[float, float],
     control_share: float | None,
+    healthy: bool = False,
 ) -> Choice | None:
     """Why a frame is queued, if it is.
 
@@ -61,6 +65,7 @@ def choice(
         questions: How many an operator would be asked.
         band: ``pass_below`` and ``defective_from`` of that detection's class.
         control_share: The probability with which it was drawn for the control sample, or ``None`` if it was not.
+        healthy: Whether the line knows the part to be healthy; changes the reason and nothing else.
 
     Returns:
         ``None`` for a passed frame that was not drawn, and for one that was not inspected.
@@ -68,12 +73,13 @@ def choice(
     if verdict is Verdict.NOT_INSPECTED:
         return None
     reasons: dict[Verdict, Reason] = {Verdict.UNCERTAIN: "uncertain", Verdict.DEFECTIVE: "defect"}
-    reason = reasons.get(verdict)
+    why = reasons.get(verdict)
+    said: Reason | None = "healthy" if healthy else why
     if control_share is not None:
-        return Choice(reason or "control", CONTROL, CONTROL_VALUE, control_share, 0)
-    if reason is None:
+        return Choice(said or "control", CONTROL, CONTROL_VALUE, control_share, 0)
+    if why is None or said is None:
         return None
-    return Choice(reason, reason, value_of(verdict, confidence, band), 1.0, max(1, questions))
+    return Choice(said, why, value_of(verdict, confidence, band), 1.0, max(1, questions))
 
 
 def value_of(verdict: Verdict, confidence: float, band: tuple[float, float]) -> float:

@@ -7,6 +7,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from edge_sdk.errors import ConfigError, OutboxBusy
 from edge_sdk.inspections import Inspection, Verdict
 from edge_sdk.manifest import ClassThresholds, Manifest, PostprocessSpec, manifest_id
 from edge_sdk.outbox import Mentor, Outbox
+from edge_sdk.outbox.quotas import Values
 from edge_sdk.quality.gates import Gates
 from edge_sdk.records import ItemHeader, Record, confidence_of, decode_item, picture_of
 from edge_sdk.vision.preprocess import PreprocessSpec
@@ -175,6 +177,48 @@ def test_quotas_name_the_stratum_and_leave_the_control_sample_alone(opened: Open
     assert found["over_budget"] == 40 - len(strata)
 
 
+def test_cells_that_show_no_picture_are_ranked_by_nothing(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    mentor = opened(choose_by="quotas", questions_per_shift=40)
+    ranked: list[Values] = []
+    monkeypatch.setattr(mentor._quotas, "affords", lambda questions, values: ranked.append(values))
+    confidence = np.full((1, 8, 8), 0.5, np.float32)
+    confidence[:, [0, 7]] = 0.9  # of 64 rows a frame of 320 x 240 fills the 48 in the middle
+    mentor.offer(replace(inspected(0, model=manifest_id(manifest("crack"))), confidence=confidence))
+    assert mentor.drain(30)
+    assert [one.strongest for one in ranked] == [0.5]
+
+
+def test_what_the_line_knows_to_be_healthy_changes_the_reason_and_nothing_else(opened: Open, tmp_path: Path) -> None:
+    draws = iter([1.0, 1.0, 1.0, 0.0, 1.0])
+    mentor = opened(questions_per_shift=40, control_share=0.1, draw=lambda: next(draws))
+    mentor.healthy_if = lambda inspection: inspection.frame.index != 0
+    for seed, verdict in enumerate([Verdict.UNCERTAIN, Verdict.UNCERTAIN, Verdict.DEFECTIVE, Verdict.PASSED]):
+        mentor.offer(inspected(seed, verdict=verdict))
+    assert not mentor.offer(inspected(4, verdict=Verdict.PASSED)), "chosen as any other: a passed one only by lot"
+    assert mentor.drain(30)
+    assert [(header.reason, header.stratum) for header in headers(tmp_path)] == [
+        ("uncertain", "uncertain"), ("healthy", "uncertain"), ("healthy", "defect"), ("healthy", "control"),
+    ]  # fmt: skip
+    assert mentor.snapshot()["questions_left"] == 40 - 3
+
+
+def test_a_line_that_cannot_say_stops_nothing(
+    opened: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mentor = opened()
+
+    def broken(_: Inspection) -> bool:
+        raise ConnectionError("the PLC is away")
+
+    mentor.healthy_if = broken
+    for seed in range(3):
+        assert mentor.offer(inspected(seed))
+    mentor.close()
+    assert [header.reason for header in headers(tmp_path)] == ["uncertain"] * 3
+    said = [record for record in caplog.records if record.message == "the line could not say whether a part is healthy"]
+    assert len(said) == 1 and said[0].error == "the PLC is away"  # type: ignore[attr-defined]
+
+
 def test_the_frames_of_a_loop_are_kept_once(opened: Open, tmp_path: Path) -> None:
     mentor = opened()
     for _ in range(3):
@@ -206,7 +250,7 @@ def test_a_full_hand_over_refuses_and_counts_and_does_not_wait(
     monkeypatch.setattr("edge_sdk.outbox.mentor.HAND_OVER", 4)
     mentor = opened(draw=lambda: 0.0)
     gate = threading.Event()
-    monkeypatch.setattr(mentor, "_keep", lambda inspection, drawn: gate.wait(30))
+    monkeypatch.setattr(mentor, "_keep", lambda *_: gate.wait(30))
     taken = [mentor.offer(inspected(seed)) for seed in range(12)]
     assert taken[:4] == [True] * 4
     assert sum(taken) <= 5, "and at most one that the thread had taken out"
@@ -223,7 +267,7 @@ def test_the_hand_over_is_bounded_in_bytes_too(opened: Open, monkeypatch: pytest
     monkeypatch.setattr("edge_sdk.outbox.mentor.HAND_OVER_BYTES", 500_000)
     mentor = opened()
     gate = threading.Event()
-    monkeypatch.setattr(mentor, "_keep", lambda inspection, drawn: gate.wait(30))
+    monkeypatch.setattr(mentor, "_keep", lambda *_: gate.wait(30))
     taken = [mentor.offer(inspected(seed)) for seed in range(5)]  # 230,400 bytes of pixels each
     gate.set()
     assert taken == [True, True, False, False, False]
@@ -246,7 +290,7 @@ def test_closing_does_not_wait_for_ever_and_counts_what_it_left(
 ) -> None:
     mentor = opened()
     slow = threading.Event()
-    monkeypatch.setattr(mentor, "_keep", lambda inspection, drawn: slow.wait(0.2))
+    monkeypatch.setattr(mentor, "_keep", lambda *_: slow.wait(0.2))
     for seed in range(10):
         mentor.offer(inspected(seed))
     mentor.close(timeout_s=0.1)

@@ -17,6 +17,7 @@ from edge_sdk.errors import DatasetError, FormatError
 from edge_sdk.quality.datasets import Lines, lines_of, load_dataset
 from tests.training.drawn import SMALL, write_set
 from training.answers import read_mentored
+from training.api import shipped_for
 from training.checkpoint import Checkpoint, digest_of
 from training.retrain import retrain
 from training.train import train
@@ -85,6 +86,19 @@ def test_a_flag_of_the_line_counts_where_the_strategy_reads_it(
     against = read_mentored(exported(tmp_path / "against", answer("confirm"), reason="healthy"))
     with pytest.raises(DatasetError, match="press-3/left 12 is flagged healthy by its line and answered defective"):
         retrain(baseline, lines, FEW, mentored=against, strategy="masked+healthy")
+
+
+def test_a_flag_alone_teaches_and_makes_healthy_knowledge_the_default(
+    tmp_path: Path, baseline: Checkpoint, lines: Lines
+) -> None:
+    flagged = read_mentored(exported(tmp_path / "flagged", answer("unsure"), reason="healthy"))
+    plain = read_mentored(exported(tmp_path / "plain", answer("unsure")))
+    assert shipped_for(baseline, flagged) == "masked+omnia+healthy"
+    assert shipped_for(baseline, plain) == shipped_for(baseline) == "masked+omnia"
+    with pytest.raises(DatasetError, match=r"no answer in .*flagged says anything"):
+        retrain(baseline, lines, FEW, mentored=flagged, strategy="masked+omnia")
+    found = retrain(baseline, lines, FEW, mentored=flagged, strategy=shipped_for(baseline, flagged))
+    assert digest_of(found) != digest_of(baseline)
 
 
 def test_an_answer_on_a_picture_that_is_gone_is_told(tmp_path: Path) -> None:

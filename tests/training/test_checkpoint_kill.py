@@ -67,7 +67,7 @@ def test_a_kill_before_any_step_leaves_the_old_or_the_new_one_whole(
             found.append(read_checkpoint(place, line="original").file.figures["which"])
         elif next_look == "save":
             save_checkpoint(new, place)
-            assert os.listdir(place.parent) == ["model"], "nothing is left beside it"
+            assert list(place.parent.iterdir()) == [place], "nothing is left beside it"
             found.append("new")
         else:
             if next_look == "ask":
@@ -88,5 +88,5 @@ def test_a_save_that_was_killed_before_it_was_whole_is_forgotten(trained: Checkp
     half.mkdir()
     (half / "weights.safetensors").write_bytes(b"torn")
     save_checkpoint(trained, tmp_path / "model")
-    assert os.listdir(tmp_path) == ["model"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "model"]
     assert load_checkpoint(tmp_path / "model").classes == trained.classes

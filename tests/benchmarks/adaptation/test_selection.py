@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.adaptation.selection import HOURS, POLICIES, Watched, chosen, drawn_lines, seed_of
+from benchmarks.adaptation.selection import POLICIES, Watched, chosen, drawn_lines, seed_of
 from edge_sdk.outbox.quotas import SHARES, Values
 from training.recipe import Recipe
 
@@ -35,13 +36,17 @@ def test_a_score_picks_its_largest_values(policy: str) -> None:
     assert min(score[n] for n in found) >= max(score[n] for n in range(80) if n not in found)
 
 
-def test_quotas_decide_hour_by_hour() -> None:
-    seen = watched()
-    found = np.array(chosen("quotas", seen, 40, chance=np.random.default_rng(1)))
-    assert [int((found // 20 == hour).sum()) for hour in range(HOURS)] == [10] * HOURS
-    best = sorted(range(20), key=lambda n: -seen.values[n].strongest)[:3]
-    assert set(best) <= set(found), "35 % of 10 places are the strongest of an hour"
-    assert SHARES["strongest"] == 0.35
+def test_the_stations_ways_take_what_they_rank_highest_at_every_frame() -> None:
+    seen = watched(2000)
+    score = {name: np.argsort(np.argsort([getattr(one, name) for one in seen.values])) / 2000 for name in SHARES}
+    found = chosen("quotas", seen, 100, chance=np.random.default_rng(1))
+    highest = np.maximum.reduce([score[name][found] for name in SHARES])
+    assert sum(highest > 0.9) > 60 and not set(found) <= set(np.flatnonzero(seen.detected))
+    assert sum(not seen.detected[n] for n in found) <= 15, "the control sample alone"
+    early = replace(seen, values=[*seen.values[:1000], *watched(1000, seed=9).values])
+    assert [n for n in found if n < 1000 and seen.detected[n]] == [
+        n for n in chosen("quotas", early, 100, chance=np.random.default_rng(1)) if n < 1000 and seen.detected[n]
+    ], "what is still to come changes nothing"
 
 
 def test_k_centre_takes_what_is_far_apart_among_the_detected() -> None:
