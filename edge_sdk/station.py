@@ -176,8 +176,6 @@ class Station:
         ``says`` is asked of each frame that may be kept for the operator, after the listeners, on the thread that
         decides; it must not wait, and answer false where it does not know.  It changes neither verdict nor choice.
 
-            station.healthy_if(lambda inspection: plc.reference_part_in_place())
-
         Raises:
             ConfigError: The station keeps no records.
         """
