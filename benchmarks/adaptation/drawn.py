@@ -10,11 +10,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from edge_sdk.arrays import Floats, Image
 from edge_sdk.quality.datasets import Dataset, Line, Lines, Sample, load_dataset
 from training.data import gaps
 from training.data.synthetic import classification_set
 
-__all__ = ["LINES", "DrawnPart", "drawn_lines", "drawn_set", "lines_by_folder"]
+__all__ = ["LINES", "DrawnPart", "drawn_lines", "drawn_set", "lines_by_folder", "picture_of"]
 
 LINES = ("brushed", "cast")
 """Names of the synthetic domains 0 and 1: the original line and the new one."""
@@ -73,7 +74,7 @@ def drawn_set(folder: Path, parts: Sequence[DrawnPart], *, seed: int) -> Dataset
         (folder / part.line).mkdir(exist_ok=True)
         for n, (image, wrong) in enumerate(zip(images, truth, strict=True)):
             name = f"{part.line}/{part.split}_{n:04d}.png"
-            pixels = np.rint(255 * image.transpose(1, 2, 0)).astype(np.uint8)
+            pixels = picture_of(image)
             if part.gap is not None:
                 pixels = gaps.apply(part.gap, pixels, key=name)
             cv2.imwrite(str(folder / name), pixels)
@@ -88,6 +89,18 @@ def drawn_set(folder: Path, parts: Sequence[DrawnPart], *, seed: int) -> Dataset
         encoding="utf-8",
     )
     return load_dataset(folder)
+
+
+def picture_of(image: Floats) -> Image:
+    """A drawn picture as a file holds it.
+
+    Args:
+        image: ``(3, H, W)`` in [0, 1]; the first channel is drawn as red.
+
+    Returns:
+        ``(H, W, 3)`` uint8, blue green red.
+    """
+    return np.asarray(np.rint(255 * image.transpose(1, 2, 0)[..., ::-1]), np.uint8)
 
 
 def lines_by_folder(dataset: Dataset, *, judging: bool = False) -> Lines:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from benchmarks import machine
-from benchmarks.adaptation.drawn import lines_by_folder
+from benchmarks.adaptation.drawn import lines_by_folder, picture_of
 from edge_sdk.arrays import Floats
 from edge_sdk.documents import write_atomic
 from edge_sdk.quality.datasets import Dataset, Lines, load_dataset
@@ -87,7 +87,7 @@ def _written(place: Path, domain: str, part: str, images: Floats, cells: Floats)
     rows = []
     for n, (image, truth) in enumerate(zip(images, cells, strict=True)):
         name = f"{domain}/{part}/{n:04d}"
-        pixels = np.rint(image.transpose(1, 2, 0)[..., ::-1] * 255).astype(np.uint8)
+        pixels = picture_of(image)
         cv2.imwrite(str(place / f"{name}.png"), pixels)
         row = {"image": f"{name}.png", "label": "good", "mask": "", "domain": domain}
         if truth.any():

@@ -20,13 +20,15 @@ from training.methods import METHODS
 from training.recipe import Recipe, pretrained_weights
 from training.train import train
 
-__all__ = ["LABELLED", "TRUNKS", "Kept", "Task", "at_prior", "boundary_of", "cells_of", "oracle_lines", "pictures_of",
-           "rows_of", "step_of"]  # fmt: skip
+__all__ = ["BESIDE", "LABELLED", "TRUNKS", "Kept", "Task", "at_prior", "boundary_of", "cells_of", "oracle_lines",
+           "pictures_of", "rows_of", "step_of"]  # fmt: skip
 
 TRUNKS = ("slim", "mobilenetv2")
 """From scratch, and frozen with ImageNet weights."""
 LABELLED = ("oracle",)
 """Rows that saw target labels."""
+BESIDE = ("default", "decided", "plain")
+"""Rows that are no method by name, and so never the best row."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ def rows_of(task: Task, kept: Kept, adapting: Recipe, trunk: str) -> dict[str, A
         trunk: Of the source.
 
     Returns:
-        ``rows``: by name ``pictures`` and ``cells`` as ``Scored`` documents; ``original``: the same of the source model
+        ``rows``: by name ``pictures`` and ``cells`` as ``Scored`` documents, ``default`` as it reaches the line and
+        ``decided`` as the rules would have it without the health panel; ``original``: the same of the source model
         on its own line; ``decision``, ``ship`` of the health panel and the CPU ``seconds``.
     """
     began = time.process_time()
@@ -107,17 +110,20 @@ def rows_of(task: Task, kept: Kept, adapting: Recipe, trunk: str) -> dict[str, A
     default = adapt(source, kept.dataset, lines, adapting)
     others = [name for name in METHODS if name not in default.methods]
     found = {**default.methods, **adapt(source, kept.dataset, lines, adapting, methods=others).methods}
-    found = {name: found[name] for name in METHODS} | {"default": default.chosen}
+    verdict = health_of(default).verdict
+    # what the panel refuses does not reach the line; the model that is there stays
+    shipped = default.chosen if verdict.ship else default.methods["source"]
+    found = {name: found[name] for name in METHODS} | {"default": shipped, "decided": default.chosen}
     if task.plain:
         found["plain"] = kept.source(lines, trunk, jitter=False)
     new = task.judging.new[0]
     views = _views(source, new)
-    rows = {name: _judged(judge(one, "new", views), one, "new", task) for name, one in found.items()}
+    once = {id(one): _judged(judge(one, "new", views), one, "new", task) for one in found.values()}
+    rows = {name: once[id(one)] for name, one in found.items()}
     if task.oracle:
         own = kept.source(oracle_lines(task.lines), trunk)
         rows["oracle"] = _judged(judge(own, "original", _views(own, new)), own, "original", task)
     at_home = judge(source, "original", _views(source, task.judging.original))
-    verdict = health_of(default).verdict
     return {
         "rows": rows,
         "original": _judged(at_home, source, "original", task),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.adaptation.drawn import lines_by_folder
+from benchmarks.adaptation.drawn import lines_by_folder, picture_of
 from benchmarks.results import Chart, Result, Steps, Value
 from edge_sdk.arrays import Bools, Floats
 from edge_sdk.clock import FakeClock
@@ -263,8 +263,7 @@ def drawn_lines(folder: Path, seed: int, *, scale: int = 1) -> Dataset:
         for n, (image, truth) in enumerate(zip(images, truths, strict=True)):
             name = f"{part}/{n:04d}.png"
             mask = f"masks/{name}" if truth.any() else ""
-            bgr = image.transpose(1, 2, 0)[:, :, ::-1]
-            cv2.imwrite(str(folder / name), np.rint(bgr * 255).astype(np.uint8))
+            cv2.imwrite(str(folder / name), picture_of(image))
             if mask:
                 cv2.imwrite(str(folder / mask), np.kron(truth, np.full((CELL, CELL), 255)).astype(np.uint8))
             rows.append([name, "defect" if mask else "good", mask, part.partition("/")[0]])

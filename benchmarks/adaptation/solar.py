@@ -20,6 +20,7 @@ from benchmarks.adaptation.tables import (
     Block,
     above_best,
     blocks_of,
+    panel_rows,
     verdict_rows,
     worst,
 )
@@ -116,6 +117,7 @@ def result_of(blocks: Sequence[Block], seeds: Sequence[int], work: Mapping[str, 
     rows += [scratch.minus(row, "source", "auroc").row(f"mono to poly, slim: {row} - source, AUROC")
              for row in ("mmd", "dann", "adda", "adabn")]  # fmt: skip
     rows += best
+    rows += panel_rows({way: by[way, AUTO] for way in DIRECTIONS}, named)
     rows += [block.taken() for block in blocks]
     rows += verdict_rows(blocks)
     return Result(

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.adaptation.protocol import Paired, Runs, best_of_others, by_seed, over_seeds, paired
-from benchmarks.adaptation.rows import LABELLED
+from benchmarks.adaptation.rows import BESIDE, LABELLED
 from benchmarks.adaptation.scored import MEASURES, Scored, balanced_accuracy
 from benchmarks.adaptation.verdicts import Judgement, judge, summary_of
 from edge_sdk.arrays import Array
 
-__all__ = ["AUTO", "DEFAULT_NOTE", "FULL_WIDTH", "Block", "above_best", "blocks_of", "verdict_rows", "worst"]
+__all__ = ["AUTO", "DEFAULT_NOTE", "FULL_WIDTH", "Block", "above_best", "blocks_of", "panel_rows",
+           "verdict_rows", "worst"]  # fmt: skip
 
 AUTO = "auto"
 """The trunk of the recommended default: what training takes where none is named, fold by fold."""
@@ -23,7 +24,8 @@ AUTO = "auto"
 
 DEFAULT_NOTE = (
     "the recommended default is no method and no trunk named: the trunk that does better on held-out groups of the "
-    "original line, and what the label-free rules take; where they take nothing it is the source model and counts so"
+    "original line, and what the label-free rules take; where they take nothing, or the health panel says not to ship "
+    "it, the source model stays and counts; decided is what the rules took whatever the panel said"
 )
 
 
@@ -48,7 +50,7 @@ class Block:
     original: Mapping[str, Runs]
     """The source model on its own line: ``pictures``, and ``cells`` where these have a truth."""
     chosen: Mapping[str, int]
-    """How often the rules took which method; of the trunk ``auto`` with the trunk before it."""
+    """How often the rules took which method, and whether the panel refused it; of ``auto`` with the trunk before it."""
     judgements: Sequence[Judgement] = ()
     """Of every seed and fold: was the decision right?"""
     fresh: bool = False
@@ -126,11 +128,16 @@ def _block(found: Sequence[Sequence[Mapping[str, Any]]], task: str, trunk: str, 
             for kind in first["original"]
         },
         chosen=Counter(
-            f"{name} {one['decision']['method']}" if trunk == AUTO else one["decision"]["method"] for name, one in flat
+            _taken(one, name if trunk == AUTO else "") for name, one in flat
         ),
         judgements=tuple(_judgement(f"{task}, {trunk}", one) for _, one in flat),
         fresh=fresh,
     )
+
+
+def _taken(one: Mapping[str, Any], trunk: str) -> str:
+    words = [trunk, str(one["decision"]["method"]), "" if one["ship"] else "(refused)"]
+    return " ".join(word for word in words if word)
 
 
 def _judgement(case: str, one: Mapping[str, Any]) -> Judgement:
@@ -144,7 +151,7 @@ def _judgement(case: str, one: Mapping[str, Any]) -> Judgement:
 
     figures = {
         row: figure(documents) for row, documents in one["rows"].items()
-        if row not in (*LABELLED, "default", "plain")
+        if row not in (*LABELLED, *BESIDE)
     }  # fmt: skip
     pictures = Scored.read(one["original"]["pictures"])
     accuracy = float(balanced_accuracy(pictures, np.ones((1, len(pictures.scores))))[0]) if pictures.both else None
@@ -160,31 +167,47 @@ def verdict_rows(blocks: Sequence[Block]) -> list[dict[str, object]]:
     return [{"name": name, **summary_of(list(judgements))} for name, judgements in pairs]
 
 
-def above_best(block: Block, beside: Sequence[Block], measure: str) -> dict[str, object]:
+def above_best(block: Block, beside: Sequence[Block], measure: str, *, row: str = "default") -> dict[str, object]:
     """The default of a block against the best row of all trunks, which the other seeds choose.
 
     Args:
         block: Of the recommended default.
         beside: The same new line with every named trunk.
         measure: Name.
+        row: ``default``, or ``decided`` for what the health panel had no say in.
     """
     rows = {
-        f"{row}, {one.trunk}": one.seeds(row, measure)
+        f"{other}, {one.trunk}": one.seeds(other, measure)
         for one in beside
-        for row in one.pictures
-        if row not in ("default", "plain")
+        for other in one.pictures
+        if other not in BESIDE
     }
     excluded = [name for name in rows if name.partition(",")[0] in LABELLED]
     best = best_of_others(rows, excluded=excluded)
-    mine = block.seeds("default", measure)
+    mine = block.seeds(row, measure)
     each = mine - np.array([value for _, value in best])
     names = Counter(name for name, _ in best)
     return {
-        "name": f"{block.name}: default ({block.trunk}) - best row",
+        "name": f"{block.name}: {row} ({block.trunk}) - best row",
         "difference": round(float(each.mean()), 4),
         "each": [round(float(value), 4) for value in each],
         "best_row": ", ".join(f"{name} ({count})" for name, count in names.most_common()),
     }
+
+
+def panel_rows(blocks: Mapping[str, Block], named: Sequence[Block]) -> list[dict[str, object]]:
+    """What the rules would have gained had the health panel no say: of every block against the source and the best row.
+
+    Args:
+        blocks: Of the recommended default, by new line.
+        named: Of every named trunk.
+    """
+    found = []
+    for name, block in blocks.items():
+        pair = block.minus("decided", "default", "balanced_accuracy")
+        found.append(pair.row(f"{name}: without the panel - recommended default, balanced accuracy"))
+        found.append(above_best(block, [one for one in named if one.name == name], "auroc", row="decided"))
+    return found
 
 
 def worst(pairs: Mapping[str, Paired]) -> tuple[str, Paired]:

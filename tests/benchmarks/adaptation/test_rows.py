@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks.adaptation.drawn import LINES, drawn_lines
+from benchmarks.adaptation.drawn import LINES, drawn_lines, picture_of
 from benchmarks.adaptation.protocol import SHARES
 from benchmarks.adaptation.rows import (
     Kept,
@@ -26,7 +29,9 @@ from benchmarks.adaptation.tables import AUTO, blocks_of
 from edge_sdk.quality.datasets import Dataset, Lines, lines_of, load_dataset
 from tests.requirements import need
 from tests.training.drawn import write_set
+from training.adapt import Adaptation, adapt
 from training.evaluate import evaluate
+from training.health_rules import Verdict
 from training.methods import METHODS
 from training.recipe import Recipe, pretrained_weights
 from training.train import train
@@ -113,23 +118,54 @@ def test_every_method_is_a_row_and_each_model_of_a_fold_is_trained_once(drawn: D
     ]
     step = step_of(tasks, kept, TINY, ["slim"])
     first, second = step["slim"]["half"], step["slim"]["few"]
-    assert list(first["rows"]) == [*METHODS, "default", "plain", "oracle"]
-    assert list(second["rows"]) == [*METHODS, "default"]
+    assert list(first["rows"]) == [*METHODS, "default", "decided", "plain", "oracle"]
+    assert list(second["rows"]) == [*METHODS, "default", "decided"]
     assert len(kept.made) == 3  # with and without jitter, and the oracle
     assert first["rows"]["source"] == second["rows"]["source"]
     taken = first["decision"]["method"]
-    assert first["rows"]["default"] == first["rows"][taken]
+    assert first["rows"]["decided"] == first["rows"][taken]
+    assert first["rows"]["default"] == first["rows"][taken if first["ship"] else "source"]
     assert step["auto"] == {"half": "slim", "few": "slim"}
     blocks = blocks_of([[step]], ["half", "few"], ["slim"])
     assert [(block.name, block.trunk) for block in blocks] == [
         ("half", "slim"), ("half", AUTO), ("few", "slim"), ("few", AUTO)
     ]  # fmt: skip
     assert blocks[0].ranked_by_pictures
-    assert (blocks[0].chosen, blocks[1].chosen) == ({taken: 1}, {f"slim {taken}": 1})
+    refused = "" if first["ship"] else " (refused)"
+    assert (blocks[0].chosen, blocks[1].chosen) == ({taken + refused: 1}, {f"slim {taken}{refused}": 1})
     assert set(blocks[0].means("auroc")) == {"name", *(f"{row}_auroc" for row in first["rows"])}
     (judgement,) = blocks[1].judgements
     assert (judgement.decided, judgement.shipped) == (taken, first["ship"])
-    assert judgement.figure == pytest.approx(float(blocks[1].seeds("default", "auroc")[0]))
+    assert judgement.figure == pytest.approx(float(blocks[1].seeds("decided", "auroc")[0]))
+
+
+@pytest.mark.parametrize("ship", [True, False])
+def test_what_the_panel_refuses_leaves_the_source_model_on_the_line(
+    drawn: Dataset, ship: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks.adaptation import rows
+
+    def takes_adabn(*given: Any, methods: Sequence[str] | None = None, **named: Any) -> Adaptation:
+        found = adapt(*given, methods=methods, **named)
+        return found if methods else replace(
+            found, chosen=found.methods["adabn"], decision=replace(found.decision, method="adabn")
+        )  # fmt: skip
+
+    def panel(adaptation: Adaptation) -> Any:
+        return SimpleNamespace(verdict=Verdict(ship, "as told"))
+
+    monkeypatch.setattr(rows, "adapt", takes_adabn)
+    monkeypatch.setattr(rows, "health_of", panel)
+    found = rows.rows_of(Task("half", *both(drawn), oracle=False), Kept(drawn, TINY), TINY, "slim")["rows"]
+    assert found["adabn"]["pictures"] != found["source"]["pictures"]
+    assert found["decided"] == found["adabn"]
+    assert found["default"] == found["adabn" if ship else "source"]
+
+
+def test_a_drawn_picture_is_written_red_last() -> None:
+    image = np.zeros((3, 2, 2), np.float32)
+    image[0] = 1.0
+    np.testing.assert_array_equal(picture_of(image)[0, 0], [0, 0, 255])
 
 
 @pytest.mark.parametrize("named", ["slim", "mobilenetv2"])

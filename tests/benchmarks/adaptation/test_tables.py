@@ -37,7 +37,7 @@ def run_of(share: float, *, groups: int = 12) -> list[list[Scored]]:
 
 
 def block(name: str, trunk: str, skill: Mapping[str, float], *, cells: bool = False, fresh: bool = False) -> Block:
-    whole = {**dict.fromkeys((*METHODS, "oracle"), 0.6), **skill}
+    whole = {**dict.fromkeys((*METHODS, "oracle"), 0.6), "decided": skill.get("default", 0.6), **skill}
     rows = {row: run_of(share) for row, share in whole.items()}
     home = {"pictures": run_of(0.95), "cells": run_of(1.0)}
     right = judge(name, "adabn", {"source": 0.5, "adabn": 0.8}, home=0.9)
@@ -57,7 +57,7 @@ def _no_folders(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def all_blocks(skill: Mapping[str, float]) -> list[Block]:
-    real = [one.task(gap, prior) for one in domains.PHOTOGRAPHS for gap in one.gaps for prior in one.priors]
+    real = [one.task(*way) for one in domains.PHOTOGRAPHS for way in one.ways]
     return [
         block(name, trunk, skill, cells="lamp" in name or "cracks" in name, fresh=name.startswith("synthetic"))
         for trunk in TRUNKS
@@ -89,6 +89,17 @@ def test_e1_states_every_bound_and_finds_what_was_planted() -> None:
     assert low is not None
     assert high is not None
     assert 20 < low < drop < high
+
+
+def test_what_the_panel_costs_stands_beside_what_reaches_the_line() -> None:
+    result = domains.result_of(all_blocks({"default": 0.6, "source": 0.6, "decided": 0.9, "adda": 0.9}), {})
+    said = {str(row["name"]): row for row in result.rows}
+    cost = said["cookies, chromaticity, 50 %: without the panel - recommended default, balanced accuracy"]
+    assert float(str(cost["difference"])) == pytest.approx(0.3, abs=0.05)
+    assert said["cookies, chromaticity, 50 %: decided (auto) - best row"]["difference"] == 0
+    # the bounds are of what reaches the line, and a row that stands for another is never the best one
+    assert value(result, "E1.default_minus_source_50.low") == 0
+    assert value(result, "E1.default_minus_best_row") < -0.1
 
 
 def test_a_default_that_adapts_nothing_is_never_worse_than_the_source() -> None:
