@@ -10,9 +10,9 @@ import numpy as np
 
 from edge_sdk.errors import ConfigError, DatasetError
 from edge_sdk.quality.datasets import Dataset, Line, Lines
-from training.checkpoint import Checkpoint
+from training.checkpoint import Checkpoint, LineState
 from training.data.views import Views, views_of
-from training.lines import line_state, predicted, uncalibrated
+from training.lines import boundary_logits, line_state, predicted, uncalibrated
 from training.methods import METHODS, Adapted, Task
 from training.methods.task import measured_again
 from training.networks.cellnet import CellNetwork
@@ -102,7 +102,7 @@ def adapt(
         here = replace(
             _scores(one.network, one.original.statistics, reference, checkpoint), defective=reference.defective
         )
-        facts[method] = facts_of(here, there)
+        facts[method] = replace(facts_of(here, there), kept=_kept(here, one.original))
         if method == "source":
             noise = noise_of(here, len(held), seed=recipe.seed)
     decision = decide_method(facts, noise=noise, order=[method for method in tried if method != "source"])
@@ -174,6 +174,15 @@ def _halves(views: Views, *, seed: int) -> tuple[Views, Views]:
     chosen = {units[n] for n in order[: (len(units) + 1) // 2]}
     mine = np.array([unit in chosen for unit in of])
     return views.taken(mine), views.taken(~mine)
+
+
+def _kept(here: Scores, home: LineState) -> float | None:
+    """Balanced accuracy of pictures of the original line at its own boundary, which is no probability of 0.5."""
+    defective = here.defective
+    if defective is None or defective.all() or not defective.any():
+        return None
+    said = replace(here, logits=here.logits - boundary_logits(home)[None, :, None, None]).maxima >= 0
+    return float(said[defective].mean() + (~said[~defective]).mean()) / 2
 
 
 def _scores(network: CellNetwork, statistics: Statistics, views: Views, checkpoint: Checkpoint) -> Scores:

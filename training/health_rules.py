@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from training.health_signs import Signs
+from training.rules import COSTS
 
 __all__ = ["LIMITS", "Check", "Limit", "Verdict", "checked", "judged"]
 
@@ -141,7 +142,7 @@ LIMITS = (
     ),
     Limit(
         "source",
-        0.02,
+        COSTS,
         _lost,
         "{now.subject} costs the original line {value:.1%} of balanced accuracy "
         "({before.kept.balanced_accuracy:.1%} to {now.kept.balanced_accuracy:.1%} on "

@@ -12,7 +12,7 @@ from edge_sdk.arrays import Bools
 from training.checkpoint import Checkpoint, LineState
 from training.data.views import Views
 from training.evaluate import Judged, figures_of
-from training.lines import confidence, predicted
+from training.lines import boundary_logits, confidence, predicted
 from training.prior import Prior, defect_prior
 from training.probe import Probe, domain_probe
 from training.rules import Facts, Scores, facts_of
@@ -150,9 +150,7 @@ def signs_of(
 def seen_of(checkpoint: Checkpoint, state: LineState, views: Views) -> tuple[Scores, Judged]:
     """Scores of a line's pictures around its own decision boundary, and what they were made of."""
     logits, features = predicted(checkpoint.network, state.statistics, views.images, checkpoint.preprocess)
-    boundary = np.clip(state.thresholds.boundary, 1e-6, 1 - 1e-6).astype(np.float64)
-    at = state.temperature * np.log(boundary / (1 - boundary))
-    moved = (logits - at[None, :, None, None]).astype(np.float32)
+    moved = (logits - boundary_logits(state)[None, :, None, None]).astype(np.float32)
     return Scores(moved, features, views.valid), Judged(views, logits, confidence(logits, state), features)
 
 

@@ -23,7 +23,7 @@ from training.statistics import Statistics, with_statistics
 from training.team import carried
 from training.temperature import tempered
 
-__all__ = ["Certainty", "calibrated", "confidence", "line_state", "predicted", "uncalibrated"]
+__all__ = ["Certainty", "boundary_logits", "calibrated", "confidence", "line_state", "predicted", "uncalibrated"]
 
 NO_LABELS = "the line has no labelled pictures to calibrate on"
 
@@ -141,6 +141,12 @@ def uncalibrated(home: LineState, *, why: str = NO_LABELS) -> Certainty:
     """
     lower = None if home.thresholds.guarantee.startswith("conformal") else home.thresholds.pass_below
     return Certainty(home.temperature, fixed_band(len(home.thresholds), why=why, ask_from=lower))
+
+
+def boundary_logits(state: LineState) -> Array:
+    """``(K,)``: the logit of each class at which the line's tempered confidence reaches its decision boundary."""
+    boundary = np.clip(state.thresholds.boundary, 1e-6, 1 - 1e-6).astype(np.float64)
+    return np.asarray(state.temperature * np.log(boundary / (1 - boundary)))
 
 
 def confidence(logits: Array, state: LineState) -> Floats:

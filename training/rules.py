@@ -9,7 +9,7 @@ whose pictures were collected half and half.
 Three rules, each of which says no: the scores are as close as the original's own pictures are to each other
 and raise no crowd of alarms (leave it as it is); no method brings them clearly closer; a method that does
 leaves the pooled features farther apart, or raises implausibly many or few alarms (many: more than the
-unadapted model too).  Nothing here sees a label
+unadapted model too).  Of two that say yes, one that the original line pays for gives way.  Nothing here sees a label
 of the new line, so the rules can be wrong; how often they were is for an evaluation to say.
 """
 
@@ -22,7 +22,7 @@ import numpy as np
 
 from edge_sdk.arrays import Array, Bools, Floats
 
-__all__ = ["CANDIDATES", "Decision", "Facts", "Scores", "candidates", "decide_method", "facts_of", "noise_of"]
+__all__ = ["CANDIDATES", "COSTS", "Decision", "Facts", "Scores", "candidates", "decide_method", "facts_of", "noise_of"]
 
 CANDIDATES: Mapping[str, tuple[str, ...]] = {"cells": ("adabn", "dann"), "classifier": ("mmd", "adabn")}
 """What is tried where no method is named, by the head, the one that is taken if it does first.
@@ -45,6 +45,9 @@ CROWD_POINTS = 0.25
 """Unadapted, at most so much more than the original's share of alarms passes without a second look."""
 SILENT = 12.0
 """At least the same part of the original's alarms: a real line makes fewer defects than a collection shows."""
+COSTS = 0.02
+"""Of balanced accuracy on the original line, more than which no adaptation may cost: nothing that does is shipped, so
+it gives way to a method that does not."""
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8)
 """Of defective pictures, that the original's are counted as; up to half as many again as there are."""
 
@@ -99,6 +102,8 @@ class Facts:
     """Mean over features of the difference of means, in the original's standard deviations."""
     share_new: float | None = None
     """Of defective pictures, at which the original's scores come closest to the new line's; ``None`` without labels."""
+    kept: float | None = None
+    """Balanced accuracy on the original line's labelled pictures; ``None`` where they are of one kind."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +177,8 @@ def decide_method(facts: Mapping[str, Facts], *, noise: float, order: Sequence[s
     Args:
         facts: By method; ``source`` is the network as it is.
         noise: Of ``noise_of``.
-        order: Methods that may be taken; the first that does is.
+        order: Methods that may be taken; the first that does is, one that the original line does not pay for before
+            one that it does.
     """
     source = facts["source"]
     here = source.score_distance
@@ -196,14 +202,21 @@ def decide_method(facts: Mapping[str, Facts], *, noise: float, order: Sequence[s
             "undecided"
         )
         return Decision("source", why, facts, noise, undecided=True)
-    best = better[0]
+    best = next((name for name in better if not _costly(facts[name], source)), better[0])
     found = facts[best]
     why = (
         f"{best} brings the scores on the new line from {here:.2f} to {found.score_distance:.2f} of the original's "
         f"spread (noise {noise:.2f}); alarms on {found.positive_rate_new:.0%} of its pictures against "
         f"{found.positive_rate_original:.0%} on the original line, {source.positive_rate_new:.0%} unadapted"
     )
+    if best != better[0]:
+        why += f"; {better[0]} would too, but costs the original line more than {COSTS:.0%} of balanced accuracy"
     return Decision(best, why, facts, noise)
+
+
+def _costly(facts: Facts, source: Facts) -> bool:
+    """Whether the original line loses more than anything that ships may cost it."""
+    return facts.kept is not None and source.kept is not None and source.kept - facts.kept > COSTS + 1e-9
 
 
 def _plausible(facts: Facts, source: Facts) -> bool:

@@ -45,6 +45,8 @@ def test_every_method_has_its_row(adaptation: Adaptation, health: Health) -> Non
         assert signs_.prior is not None and 0 <= signs_.prior.low <= signs_.prior.share <= signs_.prior.high <= 1
         assert signs_.probe is not None and 0 <= signs_.probe.distance <= 2
     assert health.signs["adabn"].kept == health.signs["source"].kept, "AdaBN does not touch the original line"
+    for method, facts in adaptation.decision.facts.items():
+        assert facts.kept == pytest.approx(health.signs[method].kept.balanced_accuracy), "rules and panel count alike"
 
 
 def test_no_label_of_the_new_line_is_looked_at(adaptation: Adaptation, health: Health) -> None:

@@ -49,6 +49,26 @@ def test_a_method_that_brings_the_scores_closer_is_taken() -> None:
     )
 
 
+def test_a_method_that_the_original_line_pays_for_gives_way_to_one_that_it_does_not() -> None:
+    source, first, second = (replace(facts(d), kept=0.9) for d in (3.0, 0.4, 0.6))
+    order = ("mmd", "adabn")
+
+    def taken(mmd: float | None, adabn: float | None) -> str:
+        found = {"source": source, "mmd": replace(first, kept=mmd), "adabn": replace(second, kept=adabn)}
+        return decide_method(found, noise=0.3, order=order).method
+
+    assert taken(0.88, 0.9) == "mmd", "the limit itself is held"
+    assert taken(0.87, 0.9) == "adabn"
+    assert taken(0.87, 0.8) == "mmd", "with both too dear nothing ships, and the order counts"
+    assert taken(None, 0.9) == "mmd"
+    dear = {"source": source, "mmd": replace(first, kept=0.5), "adabn": second}
+    assert decide_method(dear, noise=0.3, order=order).why.endswith(
+        "mmd would too, but costs the original line more than 2% of balanced accuracy"
+    )
+    distant = {**dear, "adabn": replace(second, score_distance=2.9)}
+    assert decide_method(distant, noise=0.3, order=order).method == "mmd", "one that helps nothing is no way out"
+
+
 @pytest.mark.parametrize("rate", [0.0, 0.02, 1.0])
 def test_silence_and_a_crowd_of_alarms_are_not_plausible(rate: float) -> None:
     found = decide_method({"source": facts(3.0, 0.6), "adabn": facts(0.6, rate)}, noise=0.3)
