@@ -111,6 +111,7 @@ def parser() -> argparse.ArgumentParser:
 
     status = command("status", "say what the running station is doing", "edge-sdk status station.yaml --json")
     status.add_argument("station", metavar="STATION.yaml", help="the station's settings")
+    status.add_argument("--metrics", action="store_true", help="the figures in Prometheus' text format")
 
     doctor = command(
         "doctor", "check what a station needs, and say what is missing", "edge-sdk doctor station.yaml"

@@ -18,6 +18,7 @@ from edge_sdk.clock import FakeClock, SystemClock
 from edge_sdk.config import load_station
 from edge_sdk.console import Talk, ago, outcomes_text, say, show, status_text, summary_text
 from edge_sdk.errors import CameraError, ConfigError, EdgeError
+from edge_sdk.metrics import metrics_text
 from edge_sdk.state import STALE_AFTER_S, StateFolder
 
 __all__ = ["activate", "doctor", "replay", "run", "status", "upload"]
@@ -110,6 +111,8 @@ def replay(asked: argparse.Namespace) -> int:
 
 def status(asked: argparse.Namespace) -> int:
     """``edge-sdk status``: 0 where the station runs and writes, 1 where it does not."""
+    if asked.json and asked.metrics:
+        raise ConfigError("--json and --metrics are two ways to say the same; give one of them")
     config = load_station(asked.station)
     folder = StateFolder(config.state, station=config.station)
     held, found = folder.held, folder.status()
@@ -140,7 +143,8 @@ def status(asked: argparse.Namespace) -> int:
         "health": health,
         "age_s": age_s if age_s is None or age_s < 1e9 else None,
     }
-    show(told, asked.json, lambda: status_text(config.station, health, told))
+    text = metrics_text if asked.metrics else status_text
+    show(told, asked.json, lambda: text(config.station, health, told))
     if why:
         raise EdgeError(why)
     return 0

@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 from edge_sdk.documents import Document, read_yaml
 
 __all__ = [
+    "AdjustConfig",
     "CameraConfig",
     "HubConfig",
     "MentoringConfig",
@@ -24,6 +25,32 @@ __all__ = [
     "VerdictConfig",
     "load_station",
 ]
+
+
+Triple = tuple[float, float, float]
+
+
+class AdjustConfig(Document):
+    """A gain and an offset of each channel before the graph; ``python -m training drift`` says which."""
+
+    gain: Triple = (1.0, 1.0, 1.0)
+    """Blue, green, red."""
+    offset: Triple = (0.0, 0.0, 0.0)
+    """Blue, green, red, in grey levels of 0 to 255."""
+
+    @field_validator("gain")
+    @classmethod
+    def _some_light_left(cls, gain: Triple) -> Triple:
+        if not all(0.2 <= one <= 5 for one in gain):
+            raise ValueError("give gains from 0.2 to 5; a light that changed by more is a fault to mend, not to adjust")
+        return gain
+
+    @field_validator("offset")
+    @classmethod
+    def _some_levels_left(cls, offset: Triple) -> Triple:
+        if not all(abs(one) <= 128 for one in offset):
+            raise ValueError("give offsets from -128 to 128 grey levels")
+        return offset
 
 
 class CameraConfig(Document):
@@ -54,6 +81,8 @@ class CameraConfig(Document):
     """So many identical frames in a row …"""
     frozen_s: float = Field(1.0, ge=0)
     """… over more than this time are a frozen camera."""
+    adjust: AdjustConfig | None = None
+    """Makes up for a light or a camera that changed, before the graph; leave it out and nothing is changed."""
 
     @field_validator("uri")
     @classmethod

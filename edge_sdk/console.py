@@ -108,6 +108,10 @@ def status_text(name: str, health: str, found: Mapping[str, Any]) -> str:
     fault = (found["station"].get("camera") or {}).get("fault")
     if fault:
         lines.append(f"  camera fault: {fault}")
+    drift = found.get("drift")
+    if drift:
+        since = f" (since {drift['since']})" if drift.get("since") else ""
+        lines.append(f"  drift: {drift['state']}{since}; {drift['sentence']}")
     if found.get("refused"):
         lines.append(f"  refused bundle: {found['refused']['why']}")
     if (found["outbox"] or {}).get("degraded"):

@@ -17,6 +17,7 @@ from edge_sdk.platforms import Check, machine_checks
 
 if TYPE_CHECKING:
     from edge_sdk.config import StationConfig
+    from edge_sdk.judge import Judge
 
 __all__ = ["check_text", "findings", "station_checks"]
 
@@ -55,7 +56,7 @@ def station_checks(path: Path) -> Iterator[Check]:
         yield Check("settings", str(path), "error", str(error))
         return
     yield Check("settings", str(path), "ok", f"they describe station {config.station}")
-    yield _guarded("bundle", str(config.bundle), lambda: _bundle(config))
+    yield from _bundle(config)
     if StateFolder(config.state, station=config.station).held:
         yield Check("camera", "in use", "ok", "not touched, as the station is running and owns it")
     else:
@@ -85,18 +86,39 @@ def _guarded(name: str, read: str, look: Callable[[], Check]) -> Check:
         return Check(name, read, "error", f"{error.filename or name}: {error.strerror}")
 
 
-def _bundle(config: StationConfig) -> Check:
+def _bundle(config: StationConfig) -> Iterator[Check]:
     from edge_sdk.loading import judge_from
 
-    judge = judge_from(config.bundle, config)
+    try:
+        judge = judge_from(config.bundle, config)
+    except EdgeError as error:
+        yield Check("bundle", str(config.bundle), "error", str(error))
+        return
+    except OSError as error:
+        yield Check("bundle", str(config.bundle), "error", f"{error.filename or 'bundle'}: {error.strerror}")
+        return
     judge.close()
     manifest = judge.manifest
-    return Check(
+    yield Check(
         "bundle",
         f"{manifest.name}-{manifest.version} ({judge.model[:12]}) for line {manifest.line}",
         "ok",
         f"every byte verified, {judge.rendering} proved on its golden frames",
     )
+    yield _drift(judge)
+
+
+def _drift(judge: Judge) -> Check:
+    from edge_sdk.watching import reference_or_why
+
+    found = reference_or_why(judge.manifest, judge.rendering)
+    if isinstance(found, str):
+        why, _, mend = found.partition("; ")
+        return Check("drift", "no reference", "warning", f"the watch for drift is {why}", mend)
+    said, reference = found
+    read = f"{len(said.mean)} numbers of {said.n} pictures, window {said.window}"
+    rate = f"{reference.false_alarms:.0%} of an unchanged line's windows lie above {reference.threshold:.2f}"
+    return Check("drift", read, "ok", f"the input is watched; {rate}")
 
 
 def _camera(config: StationConfig) -> Check:

@@ -22,7 +22,7 @@ from edge_sdk.vision.decode import (
     decode_cells,
     questions,
 )
-from edge_sdk.vision.preprocess import Geometry, geometry, preprocess, valid_cells
+from edge_sdk.vision.preprocess import Adjustment, Geometry, geometry, preprocess, valid_cells
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -45,6 +45,7 @@ class Judge:
         model: The bundle's id.
         rendering: Role of the graph that the runner executes, e.g. ``int8-cpu``.
         clock: Times the stages.
+        adjust: The station's gain and offset before the graph.
     """
 
     def __init__(
@@ -55,8 +56,10 @@ class Judge:
         model: str,
         rendering: str = "fp32",
         clock: Clock | None = None,
+        adjust: Adjustment | None = None,
     ) -> None:
         self.manifest = manifest
+        self.adjust = adjust
         self.labels = labels_of(manifest)
         self.model = model
         self.rendering = rendering
@@ -75,7 +78,7 @@ class Judge:
         Raises:
             RunnerError: The engine failed, or answered with neither a confidence map nor boxes.
         """
-        preprocess(frame.pixels, self.manifest.preprocess, out=self._input)
+        preprocess(frame.pixels, self.manifest.preprocess, out=self._input, adjust=self.adjust)
         outputs = self._runner.infer(self._feeds)
         inferred_ns = self._clock.monotonic_ns()
         decode = self._boxes if self.manifest.postprocess.kind == "anchors" else self._cells

@@ -26,6 +26,7 @@ from edge_sdk.errors import BundleError, ConfigError, EdgeError, GateError
 from edge_sdk.judge import Judge
 from edge_sdk.manifest import manifest_id
 from edge_sdk.runners import Runner, open_runner
+from edge_sdk.vision.preprocess import Adjustment
 
 __all__ = ["activated", "judge_from"]
 
@@ -60,12 +61,20 @@ def judge_from(path: Path, config: StationConfig, *, clock: Clock | None = None)
     runner = open_runner(model, threads=config.runner.threads)
     try:
         _prove_once(bundle, runner, role, threads=config.runner.threads)
-        judge = Judge(bundle.manifest, runner, model=bundle.id, rendering=role, clock=clock)
+        # the golden frames are pictures of the line as the network knows it: they are proved on unadjusted
+        judge = Judge(
+            bundle.manifest, runner, model=bundle.id, rendering=role, clock=clock, adjust=_adjustment(config)
+        )
         judge.warm_up()
     except BaseException:
         runner.close()
         raise
     return judge
+
+
+def _adjustment(config: StationConfig) -> Adjustment | None:
+    said = config.camera.adjust
+    return None if said is None else Adjustment(said.gain, said.offset)
 
 
 def activated(given: Path, config: StationConfig, *, talk: Callable[[str], None]) -> dict[str, Any]:

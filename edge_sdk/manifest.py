@@ -7,6 +7,7 @@ manifest, and the manifest names every file with its digest, so the id stands fo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -14,8 +15,10 @@ from typing import Literal
 import numpy as np
 from pydantic import ConfigDict, Field, field_serializer, field_validator, model_validator
 
+from edge_sdk.arrays import Floats
 from edge_sdk.documents import Tolerant, canonical_json, read_json, sha256_hex, utc_text
 from edge_sdk.labels import Labels, Thresholds
+from edge_sdk.quality.drift_reference import Reference
 from edge_sdk.quality.gates import Gates
 from edge_sdk.vision.preprocess import PreprocessSpec
 
@@ -26,11 +29,14 @@ __all__ = [
     "Manifest",
     "PostprocessSpec",
     "RenderingThresholds",
+    "WatchReference",
     "labels_of",
     "manifest_bytes",
     "manifest_id",
     "read_manifest",
+    "reference_of_watch",
     "thresholds_of",
+    "watch_of_reference",
 ]
 
 
@@ -92,12 +98,43 @@ class PostprocessSpec(Tolerant):
     guarantee: str = "none"
 
 
+class WatchReference(Tolerant):
+    """What one rendering made of pictures of the line: what its station watches for drift against."""
+
+    rendering: str
+    """Role of the graph, e.g. ``int8-cpu``: another one rounds otherwise, which is no drift."""
+    of: Literal["feature", "scores"]
+    """What the vector is: the graph's pooled feature, or of a graph without one a summary of its confidence."""
+    n: int = Field(ge=1)
+    mean: tuple[float, ...]
+    sd: tuple[float, ...]
+    window: int = Field(ge=2)
+    threshold: float = Field(gt=0)
+    """Of the statistic of a window."""
+    false_alarms: float = Field(gt=0, lt=1)
+    """Share of windows of an unchanged line that lie above the threshold."""
+    scores: tuple[float, ...]
+    """Quantiles of the pictures' strongest confidence."""
+    below: tuple[float, ...]
+    """Share of pictures at or below each."""
+    score_threshold: float = Field(gt=0)
+    facts_mean: tuple[float, ...]
+    """In the order of ``edge_sdk.quality.facts.FACTS``."""
+    facts_sd: tuple[float, ...]
+    detected: float | None = Field(None, ge=0, le=1)
+    """Share of pictures with a detection, of pictures that came as the line makes them."""
+    looked_at: int = Field(0, ge=0)
+    """How many pictures this share is of."""
+
+
 class DriftReference(Tolerant):
     """Statistics of the pooled feature on the line that the bundle is for."""
 
     mean: tuple[float, ...]
     sd: tuple[float, ...]
     n: int = Field(ge=1)
+    watch: tuple[WatchReference, ...] | None = None
+    """A rendering each; without it the station's watch for drift is off."""
 
 
 class Manifest(Tolerant):
@@ -186,3 +223,54 @@ def thresholds_of(manifest: Manifest, rendering: str = "fp32") -> Thresholds:
         how=how,
         guarantee=guarantee,
     )
+
+
+def watch_of_reference(reference: Reference, *, rendering: str, of: Literal["feature", "scores"]) -> WatchReference:
+    """A line's drift reference as a manifest holds it."""
+    return WatchReference(
+        rendering=rendering,
+        of=of,
+        n=reference.n,
+        mean=_six_digits(reference.mean),
+        sd=_six_digits(reference.sd),
+        window=reference.window,
+        threshold=_six_digits([reference.threshold])[0],
+        false_alarms=reference.false_alarms,
+        scores=tuple(float(one) for one in reference.scores),
+        below=_six_digits(reference.below),
+        score_threshold=_six_digits([reference.score_threshold])[0],
+        facts_mean=_six_digits(reference.facts_mean),
+        facts_sd=_six_digits(reference.facts_sd),
+        detected=reference.detected,
+        looked_at=reference.looked_at,
+    )
+
+
+def reference_of_watch(manifest: Manifest, rendering: str) -> tuple[WatchReference, Reference] | None:
+    """What the station watches a rendering against; ``None`` where the bundle has no such reference.
+
+    Raises:
+        ShapeError: The reference is of another version of the watch.
+    """
+    for one in (manifest.drift.watch or ()) if manifest.drift is not None else ():
+        if one.rendering == rendering:
+            return one, Reference(
+                mean=np.array(one.mean, np.float32),
+                sd=np.array(one.sd, np.float32),
+                n=one.n,
+                threshold=one.threshold,
+                scores=np.array(one.scores, np.float32),
+                below=np.array(one.below, np.float32),
+                score_threshold=one.score_threshold,
+                facts_mean=np.array(one.facts_mean, np.float32),
+                facts_sd=np.array(one.facts_sd, np.float32),
+                detected=one.detected,
+                looked_at=one.looked_at,
+                window=one.window,
+                false_alarms=one.false_alarms,
+            )
+    return None
+
+
+def _six_digits(values: Sequence[float] | Floats) -> tuple[float, ...]:
+    return tuple(float(f"{float(value):.6g}") for value in values)

@@ -11,7 +11,7 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 import numpy as np
@@ -28,6 +28,7 @@ __all__ = [
     "Answer",
     "ClassBand",
     "DetectionEntry",
+    "DriftNote",
     "ItemHeader",
     "MentoredExport",
     "MentoredRow",
@@ -84,6 +85,15 @@ class Position(Tolerant):
     encoder: int | None = None
 
 
+class DriftNote(Tolerant):
+    """What the station's watch for drift said when the frame was kept; absent while nothing had changed."""
+
+    state: str = Field(max_length=40)
+    """``input changed``, ``detections changed`` or ``alarm``."""
+    sentence: str = Field(max_length=1000)
+    since: str = Field("", max_length=40)
+
+
 class Part(Tolerant):
     """One of the pieces of bytes after the header."""
 
@@ -114,6 +124,7 @@ class ItemHeader(Tolerant):
     detections: tuple[DetectionEntry, ...] = ()
     questions: tuple[QuestionEntry, ...] = ()
     position: Position | None = None
+    drift: DriftNote | None = None
     parts: tuple[Part, ...]
 
     @field_serializer("captured_at")
@@ -271,6 +282,7 @@ def record_from_inspection(
     labels: Labels,
     thresholds: Thresholds,
     position: Position | None = None,
+    drift: Mapping[str, Any] | None = None,
 ) -> Record:
     """What an operator and a later training need of an inspection.
 
@@ -284,6 +296,7 @@ def record_from_inspection(
         stratum: The group that it was chosen within.
         value: Rank within its stratum; larger is kept longer.
         inclusion_probability: With which a frame like it is chosen, in (0, 1].
+        drift: What the watch for drift says now, as ``DriftNote``.
 
     Raises:
         FormatError: The picture cannot be encoded.
@@ -339,6 +352,7 @@ def record_from_inspection(
         detections=tuple(entries),
         questions=asked,
         position=position,
+        drift=None if drift is None else DriftNote.model_validate(drift),
         parts=tuple(
             Part(role=role, type=kinds[role], bytes=len(data), sha256=sha256_hex(data))
             for role, data in parts.items()

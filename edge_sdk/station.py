@@ -28,6 +28,7 @@ from edge_sdk.loading import judge_from
 from edge_sdk.pipeline import Pipeline
 from edge_sdk.state import StateFolder
 from edge_sdk.swap import BundleWatch, identity
+from edge_sdk.watching import DriftWatch
 
 if TYPE_CHECKING:
     from edge_sdk.cameras import Camera
@@ -61,6 +62,7 @@ class Station:
         camera: Camera | None = None,
         mentor: Mentor | None = None,
         watch: BundleWatch | None = None,
+        drift: DriftWatch | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.config = config
@@ -68,6 +70,7 @@ class Station:
         self._camera = camera
         self._mentor = mentor
         self._watch = watch
+        self._drift = drift
         self._clock = clock or SystemClock()
         self._labels = {pipeline.model: pipeline.judge.labels}
         self._started_at = self._clock.now()
@@ -128,13 +131,26 @@ class Station:
                 clock=clock,
             )
             opened.callback(lambda: pipeline.judge.close())
-            mentor = watch = None
+            mentor = watch = drift = None
+            if not rehearsal:
+                drift = DriftWatch(
+                    judge.manifest,
+                    rendering=judge.rendering,
+                    path=config.state / "drift.json",
+                    adjust=judge.adjust,
+                    clock=clock,
+                )
+                opened.callback(drift.close)
+                pipeline.after = drift.offer
             if config.mentoring is not None and not rehearsal:
                 from edge_sdk.outbox.mentor import Mentor
 
-                mentor = Mentor(config, judge.manifest, rendering=judge.rendering, clock=clock)
+                assert drift is not None
+                mentor = Mentor(
+                    config, judge.manifest, rendering=judge.rendering, clock=clock, drift=drift.note
+                )
                 opened.callback(mentor.close, KEEP_S)
-                pipeline.after = mentor.offer
+                pipeline.after = _after(drift, mentor)
             if config.bundle.name == LINK and not rehearsal:
                 watch = BundleWatch(
                     config.bundle,
@@ -145,7 +161,9 @@ class Station:
                     clock=clock,
                 )
                 opened.callback(watch.close)
-            station = cls(config, pipeline=pipeline, camera=camera, mentor=mentor, watch=watch, clock=clock)
+            station = cls(
+                config, pipeline=pipeline, camera=camera, mentor=mentor, watch=watch, drift=drift, clock=clock
+            )
             if not rehearsal:
                 status.start()
             if watch is not None:
@@ -244,6 +262,7 @@ class Station:
             "bundle": {"name": manifest.name, "version": manifest.version, "line": manifest.line},
             "rendering": judge.rendering,
             "refused": None if self._watch is None else self._watch.refused,
+            "drift": None if self._drift is None else self._drift.snapshot(),
             **self.summary(),
         }
 
@@ -253,6 +272,8 @@ class Station:
         self._labels = {**kept, judge.model: judge.labels}
         if self._mentor is not None:
             self._mentor.use(judge.manifest, rendering=judge.rendering)
+        if self._drift is not None:
+            self._drift.use(judge.manifest, rendering=judge.rendering)
 
     def close(self) -> None:
         """Stop, keep what was handed to the outbox, write the status once more.  May be called twice."""
@@ -274,3 +295,12 @@ class Station:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _after(drift: DriftWatch, mentor: Mentor) -> Callable[[Inspection], object]:
+    """What is done once a verdict is out."""
+
+    def after(inspection: Inspection) -> None:
+        mentor.offer(inspection, changed=drift.offer(inspection))
+
+    return after

@@ -127,6 +127,8 @@ def pack(
             say(f"warning: only {frames} golden frames; with {FEWEST} or more a station's proof says more")
         for role, why in packed.left_out.items():
             say(f"{role} is left out: {why}")
+        for role, why in packed.unwatched.items():
+            say(f"the station will not watch {role} for drift: {why}")
         if not packed.signed:
             say("the bundle is unsigned: a station takes it only with trust: unsigned")
         found = {
@@ -134,6 +136,7 @@ def pack(
             "id": packed.id,
             "graphs": [entry.role for entry in packed.manifest.files if entry.path.startswith("model/")],
             "left_out": packed.left_out,
+            "unwatched": packed.unwatched,
             "golden_frames": frames,
             "signed": packed.signed,
         }
@@ -204,6 +207,11 @@ def _outline(manifest: Manifest, identity: str) -> str:
     ]
     files = [f"  {entry.path}  {entry.bytes} bytes  {entry.role}" for entry in manifest.files]
     spec, own = manifest.preprocess, manifest.calibrated or ()
+    watched = [
+        f"drift of {one.rendering}: {len(one.mean)} numbers ({one.of}) of {one.n} pictures, changed above "
+        f"{one.threshold:.2f}"
+        for one in (manifest.drift.watch if manifest.drift is not None else None) or ()
+    ]
     return "\n".join(
         [
             f"{manifest.name} {manifest.version}, for the line {manifest.line}",
@@ -213,6 +221,7 @@ def _outline(manifest: Manifest, identity: str) -> str:
             f"thresholds, {manifest.postprocess.how}; guarantee: {manifest.postprocess.guarantee}",
             *bands,
             *(f"thresholds of {one.rendering}, {one.how}; guarantee: {one.guarantee}" for one in own),
+            *(watched or ["drift: not watched, as the bundle has no reference"]),
             "files",
             *files,
         ]

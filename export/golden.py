@@ -14,6 +14,7 @@ from edge_sdk.arrays import Array, Floats, Image
 from edge_sdk.errors import BundleError, DatasetError
 from edge_sdk.labels import Thresholds
 from edge_sdk.quality.datasets import Sample, read_image
+from edge_sdk.quality.facts import facts_of_picture
 from edge_sdk.quality.gates import Finding, Gates, compare, judge, verdicts
 from edge_sdk.vision.decode import area_logits, confidence_from_logits
 from edge_sdk.vision.preprocess import PreprocessSpec, preprocess
@@ -40,6 +41,10 @@ class GoldenSet:
     """Pictures whose verdict is too close to call."""
     findings: dict[str, tuple[Finding, ...]]
     """Role of an INT8 graph to the gates that it broke on all the pictures looked at."""
+    outputs: dict[str, dict[str, Array]]
+    """As ``expected``, of all the pictures looked at."""
+    facts: Floats
+    """``(N, 6)`` of all the pictures looked at, see ``edge_sdk.quality.facts``."""
 
     def frames_npz(self) -> bytes:
         """``golden/frames.npz``: one array where all sizes are equal, else one a picture."""
@@ -85,8 +90,11 @@ def golden_set(
         raise DatasetError("there is no picture to choose golden frames from; give a folder with 16 or more")
     sessions = {role: open_session(path, reference=role == "int8-trt") for role, path in graphs.items()}
     outputs: dict[str, dict[str, list[Floats]]] = {role: {} for role in graphs}
+    facts = []
     for sample in samples:
-        frame = preprocess(read_image(sample), spec)
+        image = read_image(sample)
+        facts.append(facts_of_picture(image, spec))
+        frame = preprocess(image, spec)
         for role, session in sessions.items():
             for name, values in session.run(frame).items():
                 outputs[role].setdefault(name, []).append(values)
@@ -139,6 +147,8 @@ def golden_set(
         looked_at=len(samples),
         unclear=int((~clear).sum()),
         findings=findings,
+        outputs=whole,
+        facts=np.stack(facts),
     )
 
 

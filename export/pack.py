@@ -40,6 +40,7 @@ from edge_sdk.quality.gates import Gates
 from edge_sdk.vision.decode import IOU
 from export.card import card
 from export.checkpoint import Checkpoint
+from export.drift import with_watch
 from export.golden import GoldenSet, golden_set
 from export.keys import signatures
 
@@ -60,6 +61,8 @@ class Packed:
     left_out: dict[str, str]
     """Role of a graph that is not in it to the reason."""
     signed: bool
+    unwatched: dict[str, str]
+    """Role of a graph whose station will not watch for drift to the reason."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,8 @@ def bundle_from_parts(
     graphs = {role: path for role, path in parts.graphs.items() if role not in left_out}
     files = _files(parts, graphs, golden)
     entries = [_entry(path, data, role) for path, (data, role) in files.items()]
+    calibrated = _calibrated(work, graphs)
+    drift, unwatched = with_watch(checkpoint.said.drift, golden, samples, tuple(graphs), bands, temperature, calibrated)
     manifest = _manifest(
         name=name,
         version=version,
@@ -132,11 +137,11 @@ def bundle_from_parts(
         line=checkpoint.line,
         classes=checkpoint.file.classes,
         thresholds=parts.exported.thresholds,
-        calibrated=_calibrated(work, graphs),
+        calibrated=calibrated,
         preprocess=spec,
         postprocess=_postprocess(parts.exported, checkpoint.file.cell_px),
         mm_per_px=mm_per_px,
-        drift=checkpoint.said.drift,
+        drift=drift,
         files=tuple(entries),
         golden=table,
     )
@@ -149,7 +154,7 @@ def bundle_from_parts(
     if key is not None:
         members["manifest.sig"] = signatures(manifest_bytes(manifest), key)
     path = _written(members, out / f"{name}-{version}.bundle")
-    return Packed(path, manifest_id(manifest), manifest, golden, left_out, key is not None)
+    return Packed(path, manifest_id(manifest), manifest, golden, left_out, key is not None, unwatched)
 
 
 def _calibrated(work: Path, graphs: dict[str, Path]) -> tuple[RenderingThresholds, ...] | None:

@@ -20,15 +20,21 @@ from edge_sdk.documents import canonical_json, sha256_file
 from edge_sdk.frames import Frame
 from edge_sdk.manifest import (
     ClassThresholds,
+    DriftReference,
     FileEntry,
     Manifest,
     PostprocessSpec,
     manifest_bytes,
     manifest_id,
+    read_manifest,
+    watch_of_reference,
 )
+from edge_sdk.quality.drift_reference import reference_of, summary_of
+from edge_sdk.quality.facts import facts_of_picture
 from edge_sdk.quality.gates import Gates
 from edge_sdk.runners import open_runner
 from edge_sdk.testing import FakeCamera, drawn_picture
+from edge_sdk.vision.decode import confidence_from_logits
 from edge_sdk.vision.preprocess import PreprocessSpec, preprocess
 
 SIDE, CELL = 64, 8
@@ -147,6 +153,30 @@ def spot_bundle(
         ),
         golden=Gates(),
     )
+    (folder / "manifest.json").write_bytes(manifest_bytes(manifest))
+    return manifest_id(manifest)
+
+
+def watched(folder: Path, *, count: int = 64, feature: bool = True) -> str:
+    """Give a bundle's folder the drift reference of some healthy pictures; its new id.
+
+    Args:
+        folder: Of the bundle.
+        count: Pictures.
+        feature: Whether the pooled feature is watched, or a summary of the confidence.
+    """
+    runner = open_runner(folder / "model/model.onnx")
+    images = [drawn_picture(seed=300 + n) for n in range(count)]
+    outputs = [runner.infer({"frame": preprocess(image, SPEC)}) for image in images]
+    runner.close()
+    maps = [confidence_from_logits(one["cells"][0]) for one in outputs]
+    scores = np.array([one.max() for one in maps], np.float32)
+    vectors = np.stack([one["feature"][0] for one in outputs] if feature else [summary_of(one) for one in maps])
+    facts = np.stack([facts_of_picture(image, SPEC) for image in images])
+    found = reference_of(vectors, scores, facts, scores >= 0.3, rounds=200)
+    watch = watch_of_reference(found, rendering="fp32", of="feature" if feature else "scores")
+    drift = DriftReference(mean=watch.mean, sd=watch.sd, n=count, watch=(watch,))
+    manifest = read_manifest(folder / "manifest.json").model_copy(update={"drift": drift})
     (folder / "manifest.json").write_bytes(manifest_bytes(manifest))
     return manifest_id(manifest)
 

@@ -139,3 +139,25 @@ def test_the_doctor_tells_wrong_settings_and_a_dark_camera(place: Path, edge: Ed
         cv2.imwrite(str(file), np.zeros((120, 160, 3), np.uint8))
     said = edge("doctor", stations.settings(place))
     assert "the frame is black" in said.last
+
+
+def test_status_is_told_to_prometheus_too(place: Path, edge: Edge) -> None:
+    from prometheus_client.parser import text_string_to_metric_families
+
+    path = stations.settings(place)
+    assert edge("status", path, "--metrics").out.splitlines()[-1] == 'edge_station_up{station="press-3"} 0'
+    edge("run", path)
+    said = edge("status", path, "--metrics")
+    families = {one.name: one.samples for one in text_string_to_metric_families(said.out)}
+    assert {one.labels["verdict"]: one.value for one in families["edge_frames"]} == {
+        "passed": 6,
+        "defective": 3,
+        "uncertain": 0,
+        "not_inspected": 0,
+    }
+    states = {one.labels["state"]: one.value for one in families["edge_drift_state"]}
+    assert states["off"] == 1 and sum(states.values()) == 1
+    assert families["edge_latency_p99_ms"][0].value > 0
+    both = edge("status", path, "--metrics", "--json")
+    assert both.code == 2
+    assert both.last == "edge-sdk: --json and --metrics are two ways to say the same; give one of them"

@@ -25,7 +25,7 @@ from edge_sdk.labels import Labels, Thresholds
 from edge_sdk.manifest import Manifest, labels_of, manifest_id, thresholds_of
 from edge_sdk.outbox.budget import Budget
 from edge_sdk.outbox.quotas import QuotaBudgets, values_of
-from edge_sdk.outbox.selection import Choice, DuplicateGate, choice, strongest
+from edge_sdk.outbox.selection import CHANGED, Choice, DuplicateGate, choice, strongest
 from edge_sdk.outbox.store import Outbox
 from edge_sdk.outbox.tombstones import CONTROL
 from edge_sdk.records import record_from_inspection
@@ -58,6 +58,7 @@ class Mentor:
         rendering: str = "fp32",
         clock: Clock | None = None,
         draw: Callable[[], float] = random.random,
+        drift: Callable[[], dict[str, Any] | None] = lambda: None,
     ) -> None:
         """Open the outbox and start the thread.
 
@@ -67,6 +68,7 @@ class Mentor:
             rendering: Role of the graph that it judges with.
             clock: For the budget.
             draw: Uniform in [0, 1), for the control sample.
+            drift: Asked for what each item says of the input.
 
         Raises:
             OutboxBusy: Another process writes to the outbox.
@@ -78,6 +80,7 @@ class Mentor:
         self._station = config.station
         self._clock = clock or SystemClock()
         self._draw = draw
+        self._drift = drift
         self._budget = Budget(
             self._config.questions_per_shift, shift_h=self._config.shift_h, clock=self._clock
         )
@@ -99,7 +102,7 @@ class Mentor:
         self._seq = 0
         self._degraded: str | None = None
         self._failing: set[str] = set()
-        self._waiting: queue.SimpleQueue[tuple[Inspection, bool, bool] | threading.Event | None] = (
+        self._waiting: queue.SimpleQueue[tuple[Inspection, bool, bool, bool] | threading.Event | None] = (
             queue.SimpleQueue()
         )
         self.healthy_if: Callable[[Inspection], object] | None = None
@@ -125,8 +128,12 @@ class Mentor:
         usual = None if drift is None else (np.array(drift.mean, np.float32), np.array(drift.sd, np.float32))
         self._seen_as = {name: self._seen_as[name] for name in kept} | {model: (manifest.preprocess, usual)}
 
-    def offer(self, inspection: Inspection) -> bool:
+    def offer(self, inspection: Inspection, *, changed: bool = False) -> bool:
         """Hand over an inspection if it is worth keeping.  Never waits, never raises for want of room.
+
+        Args:
+            inspection: As the judge gave it.
+            changed: Keep it whatever it shows: the input has just been found to have changed.
 
         Returns:
             Whether it was handed over; it may still prove a duplicate, or over the budget.
@@ -136,7 +143,7 @@ class Mentor:
         with self._offering:
             self._handed["offered"] += 1
             drawn = self._draw() < self._config.control_share
-            if inspection.verdict is Verdict.PASSED and not drawn:
+            if inspection.verdict is Verdict.PASSED and not (drawn or changed):
                 return False
             size = _bytes(inspection)
             backlog = self._bytes_in - self._bytes_out
@@ -145,7 +152,7 @@ class Mentor:
                 self._handed["drawn and lost"] += drawn
                 return False
             self._bytes_in += size
-        self._waiting.put((inspection, drawn, self._known_healthy(inspection)))
+        self._waiting.put((inspection, drawn, self._known_healthy(inspection), changed))
         return True
 
     def _known_healthy(self, inspection: Inspection) -> bool:
@@ -208,12 +215,12 @@ class Mentor:
             if isinstance(taken, threading.Event):
                 taken.set()
                 continue
-            inspection, drawn, healthy = taken
+            inspection, drawn, healthy, changed = taken
             try:
                 if self._hurry.is_set():
                     self._count("refused", drawn=drawn)
                 else:
-                    self._keep(inspection, drawn, healthy)
+                    self._keep(inspection, drawn, healthy, changed)
             except OutboxFull as error:  # the outbox has left the tombstone
                 self._count("no_room")
                 self._say("full", error)
@@ -228,13 +235,13 @@ class Mentor:
                 self._bytes_out += _bytes(inspection)
             self._write_off()
 
-    def _keep(self, inspection: Inspection, drawn: bool, healthy: bool) -> None:
+    def _keep(self, inspection: Inspection, drawn: bool, healthy: bool, changed: bool) -> None:
         labels, thresholds = self._judge_of(inspection.model)
-        chosen = self._choose(inspection, thresholds, drawn, healthy)
+        chosen = CHANGED if changed and not drawn else self._choose(inspection, thresholds, drawn, healthy)
         if chosen is None:
             return
         thumbnail = self._gate.thumbnail(inspection.frame.pixels)
-        if self._gate.seen(thumbnail):
+        if chosen is not CHANGED and self._gate.seen(thumbnail):
             self._count("duplicate")
             return
         stratum = self._afforded(chosen, inspection)
@@ -256,6 +263,7 @@ class Mentor:
             inclusion_probability=chosen.inclusion_probability,
             labels=labels,
             thresholds=thresholds,
+            drift=self._drift(),
         )
         self._seq += 1
         outbox.put(record)

@@ -29,7 +29,7 @@ from edge_sdk.labels import Thresholds
 from edge_sdk.outbox.tombstones import CONTROL
 from edge_sdk.records import Reason
 
-__all__ = ["Choice", "DuplicateGate", "choice", "strongest", "value_of"]
+__all__ = ["CHANGED", "Choice", "DuplicateGate", "choice", "strongest", "value_of"]
 
 CONTROL_VALUE = 0.5
 """The same for every control item: what is given up among them is then as good as drawn by lot."""
@@ -46,6 +46,10 @@ class Choice:
     inclusion_probability: float
     questions: int
     """What it takes from the budget; 0 for the control sample."""
+
+
+CHANGED = Choice("novelty", "drift", 1.0, 1.0, 0)
+"""Of the frame after the watch for drift found the input changed: one a change, beside both samples."""
 
 
 def choice(

@@ -14,7 +14,8 @@ import numpy as np
 from edge_sdk.arrays import Array, Bools, Floats, Image, check_shape
 from edge_sdk.errors import RangeError, ShapeError
 
-__all__ = ["Geometry", "PreprocessSpec", "cells_of_mask", "fitted", "geometry", "preprocess", "valid_cells"]
+__all__ = ["Adjustment", "Geometry", "PreprocessSpec", "cells_of_mask", "fitted", "geometry", "preprocess",
+           "valid_cells"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,37 @@ class PreprocessSpec:
             raise RangeError(f"the network's input is {self.width} x {self.height}; give at least 1 x 1 pixels")
         if min(self.std) <= 0:
             raise RangeError(f"std is {self.std}; give three numbers above 0")
+
+
+@dataclass(frozen=True)
+class Adjustment:
+    """A station's own gain and offset of each channel, before everything else: ``gain * pixel + offset``, 0 to 255.
+
+    It brings a light or a camera that changed back to what the network knows, and belongs to the station, not to the
+    bundle: taken out of ``station.yaml``, everything is as it was.  The padding is left as it is.
+    """
+
+    gain: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Blue, green, red; above 0."""
+    offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Blue, green, red, in grey levels."""
+
+    def __post_init__(self) -> None:
+        if not all(0 < one < np.inf for one in self.gain) or not np.isfinite(self.offset).all():
+            raise RangeError(f"gain is {self.gain} and offset {self.offset}; give three gains above 0, three offsets")
+
+    def applied(self, image: Image) -> Image:
+        """The picture adjusted, rounded and cut at 0 and 255, as a camera would.
+
+        Args:
+            image: ``(H, W, 3)`` uint8 blue green red.
+        """
+        import cv2
+
+        levels = np.arange(256, dtype=np.float64)[:, None] * self.gain + self.offset
+        table = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+        found: Image = cv2.LUT(image, table[:, None, :]).astype(np.uint8, copy=False)
+        return found
 
 
 @dataclass(frozen=True)
@@ -94,7 +126,7 @@ def geometry(spec: PreprocessSpec, height: int, width: int) -> Geometry:
     )
 
 
-def fitted(image: Image, spec: PreprocessSpec) -> Image:
+def fitted(image: Image, spec: PreprocessSpec, *, adjust: Adjustment | None = None) -> Image:
     """The picture resized and padded to the input's size, still uint8 blue green red.
 
     Shrinking averages over the pixels that fall together (INTER_AREA), so that no small defect is
@@ -103,6 +135,7 @@ def fitted(image: Image, spec: PreprocessSpec) -> Image:
     Args:
         image: ``(H, W, 3)`` uint8.
         spec: Size, padding and resize rule.
+        adjust: The station's gain and offset; none as a rule.
 
     Returns:
         ``(height, width, 3)`` uint8.
@@ -118,6 +151,8 @@ def fitted(image: Image, spec: PreprocessSpec) -> Image:
         shrinks = place.scale_x < 1 or place.scale_y < 1
         rule = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         inner = cv2.resize(image, (place.inner_width, place.inner_height), interpolation=rule)
+    if adjust is not None:
+        inner = adjust.applied(inner)
     if inner.shape[:2] == (spec.height, spec.width):
         return inner
     canvas = np.empty((spec.height, spec.width, 3), np.uint8)
@@ -126,13 +161,16 @@ def fitted(image: Image, spec: PreprocessSpec) -> Image:
     return canvas
 
 
-def preprocess(image: Image, spec: PreprocessSpec, *, out: Floats | None = None) -> Floats:
+def preprocess(
+    image: Image, spec: PreprocessSpec, *, out: Floats | None = None, adjust: Adjustment | None = None
+) -> Floats:
     """Resize, pad, order the channels and normalise one picture.
 
     Args:
         image: ``(H, W, 3)`` uint8, blue green red.
         spec: What the network was trained with.
         out: ``(1, 3, height, width)`` float32 to write into; a new array without it.
+        adjust: The station's gain and offset; none as a rule.
 
     Returns:
         ``(1, 3, height, width)`` float32, contiguous: ``(pixel / 255 - mean) / std``.
@@ -145,7 +183,7 @@ def preprocess(image: Image, spec: PreprocessSpec, *, out: Floats | None = None)
         out = np.empty(shape, np.float32)
     elif out.shape != shape or out.dtype != np.float32:
         raise ShapeError(f"out is {out.dtype} {out.shape}; give float32 {shape}")
-    pixels = fitted(image, spec)
+    pixels = fitted(image, spec, adjust=adjust)
     order = (2, 1, 0) if spec.colour == "rgb" else (0, 1, 2)
     for channel, source in enumerate(order):
         scale = np.float32(1 / (255 * spec.std[channel]))

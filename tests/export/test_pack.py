@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -126,9 +127,34 @@ def test_the_bundle_holds_what_a_station_needs(packing: Packing) -> None:
         and manifest.thresholds[0].defective_from == BAND["defective_from"]
     )
     assert manifest.drift is not None and manifest.drift.n == 24
+    assert manifest.drift.watch is None and said["unwatched"].keys() == {"fp32", "int8-cpu", "int8-trt"}
+    assert said["unwatched"]["fp32"].endswith("too few for a drift reference; give 32 or more healthy ones")
+    assert "the station will not watch fp32 for drift: " in talk
     assert manifest.created_at.timestamp() == int(EPOCH)
     for entry in manifest.files:
         assert sha256_hex((opened.root / entry.path).read_bytes()) == entry.sha256
+
+
+def test_each_rendering_is_watched_against_what_it_makes_of_healthy_pictures(
+    packing: Packing, tmp_path: Path
+) -> None:
+    packing.golden = pictures(tmp_path / "more", 80, seed=100)
+    code, stdout, talk = packing.pack("--json")
+    assert code == 0 and json.loads(stdout)["unwatched"] == {}, talk
+    opened = packing.opened()
+    drift = opened.manifest.drift
+    assert drift is not None and drift.watch is not None and (drift.n, drift.mean) == (24, (0.0,) * 16)
+    assert [one.rendering for one in drift.watch] == ["fp32", "int8-trt", "int8-cpu"]
+    healthy = [path for n, path in enumerate(sorted((tmp_path / "more").glob("*.png"))) if n % 2 == 0]
+    for one in (drift.watch[0], drift.watch[2]):
+        session = open_session(opened.root / next(e.path for e in opened.manifest.files if e.role == one.rendering))
+        images = [cv2.imread(str(path)) for path in healthy]
+        outputs = [session.run(preprocess(image, SPEC)) for image in images]
+        sure = np.array([confidence_from_logits(found["cells"][0]).max() for found in outputs])
+        passed = [found["feature"][0] for found, top in zip(outputs, sure, strict=True) if top < BAND["pass_below"]]
+        assert one.n == len(passed) >= 32 and one.of == "feature" and one.detected is None
+        np.testing.assert_allclose(one.mean, np.mean(passed, axis=0), rtol=1e-4, atol=1e-5)
+    assert drift.watch[0].mean != drift.watch[2].mean
 
 
 def test_the_tar_is_plain_sorted_and_timeless(packing: Packing) -> None:

@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_sdk.errors import RangeError, ShapeError
-from edge_sdk.vision.preprocess import PreprocessSpec, cells_of_mask, geometry, preprocess, valid_cells
+from edge_sdk.vision.preprocess import (
+    Adjustment,
+    PreprocessSpec,
+    cells_of_mask,
+    fitted,
+    geometry,
+    preprocess,
+    valid_cells,
+)
 
 sides = st.integers(1, 300)
 
@@ -115,3 +123,27 @@ def test_other_shapes_and_sizes_are_refused() -> None:
         PreprocessSpec(width=8, height=8, std=(1, 0, 1))
     with pytest.raises(ShapeError, match="the picture is 0 x 5; give one with at least one pixel"):
         geometry(spec, 5, 0)
+
+
+def test_an_adjustment_agrees_with_the_formula_and_leaves_the_padding() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (20, 40, 3), np.uint8)
+    spec = PreprocessSpec(width=40, height=40)
+    adjust = Adjustment(gain=(0.5, 1.0, 2.0), offset=(10.0, 0.0, -20.0))
+    slow = np.clip(np.rint(image * np.array(adjust.gain) + np.array(adjust.offset)), 0, 255)
+    found = fitted(image, spec, adjust=adjust)
+    np.testing.assert_array_equal(found[10:30], slow)
+    assert (found[:10] == 114).all()
+    np.testing.assert_array_equal(
+        preprocess(image, spec, adjust=adjust)[:, :, 10:30], preprocess(slow.astype(np.uint8), spec)[:, :, 10:30]
+    )
+
+
+def test_an_adjustment_of_nothing_changes_nothing() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    spec = PreprocessSpec(width=64, height=64)
+    np.testing.assert_array_equal(preprocess(image, spec, adjust=Adjustment()), preprocess(image, spec))
+
+
+def test_a_gain_of_nothing_is_refused() -> None:
+    with pytest.raises(RangeError, match="give three gains above 0, three offsets"):
+        Adjustment(gain=(1.0, 0.0, 1.0))
