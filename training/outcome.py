@@ -19,6 +19,7 @@ from training.evaluate import Evaluation, save_arrays
 from training.health import write_health
 from training.page import Page, Table, write_page
 from training.progress import Curves
+from training.recipe import WEIGHTS_VARIABLE, pretrained_weights
 from training.shots import worst
 from training.train import Progress
 
@@ -61,7 +62,12 @@ def write_trained(found: Checkpoint, out: Path, work: Work) -> None:
     """Of ``train``."""
     first, last = found.figures["loss_first"], found.figures["loss_last"]
     title = f"Trained to tell {_listed(found.classes)} on {_original(found)}: loss {first:.3g} → {last:.3g}"
-    figures = {"classes": list(found.classes), **found.figures}
+    figures = {"classes": list(found.classes), "trunk": found.arguments.get("trunk"), **found.figures}
+    if found.recipe.get("trunk") == "auto" and pretrained_weights() is None:
+        work.tell(
+            "no trunk is named and the ImageNet weights of MobileNetV2 are not here, so a thin trunk learns from "
+            f"scratch; name their file in {WEIGHTS_VARIABLE}"
+        )
     save_checkpoint(found, out)
     _write(out, "train", title, figures, found, work)
 

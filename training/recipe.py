@@ -11,7 +11,7 @@ from pydantic import Field
 from edge_sdk.documents import Document
 from edge_sdk.errors import ConfigError
 
-__all__ = ["MOBILENET_FILE", "Recipe", "pretrained_weights"]
+__all__ = ["MOBILENET_FILE", "WEIGHTS_VARIABLE", "Recipe", "pretrained_weights"]
 
 MOBILENET_FILE = "mobilenetv2_100_tf_imagenet1k.safetensors"
 WEIGHTS_VARIABLE = "EDGE_SDK_MOBILENETV2"
@@ -22,8 +22,7 @@ class Recipe(Document):
 
     trunk: Literal["auto", "slim", "mobilenetv2"] = "auto"
     """``slim`` is a thin ResNet-18 trained from scratch; ``mobilenetv2`` is frozen with ImageNet weights;
-    ``auto`` trains both on half of the original line's groups where the weights are there, judges both on the other
-    half and the other way round, and takes the pretrained one unless the slim one is better by 0.02."""
+    ``auto`` is the pretrained one where its weights are there, else the slim one."""
     width: float = Field(0.25, gt=0, le=2)
     """Of the slim ResNet-18, times the paper's channels."""
     stages: int = Field(3, ge=2, le=4)

@@ -21,14 +21,11 @@ from training.losses.supervised import supervised_loss
 from training.networks.cellnet import CellNetwork, stride_of
 from training.recipe import Recipe
 from training.statistics import estimated, statistics_of
-from training.trunks import Start, best_trunk, start_of
+from training.trunks import Start, start_of
 
 __all__ = ["Progress", "original_state", "preprocess_of", "train"]
 
 log = logging.getLogger(__name__)
-
-WORTH = 0.02
-"""AP or AUROC that training a trunk must gain on held-out groups over the pretrained one."""
 
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
 """What is being done, steps done, steps in all, the loss term by term."""
@@ -79,12 +76,6 @@ def train(
             f"part train of {dataset.root} has neither a healthy picture nor a mask, so nothing shows what healthy "
             "looks like; add some, or train a detector on its boxes: --head anchors"
         )
-    compared: dict[str, float] = {}
-    if recipe.trunk == "auto" and start.weights is not None:
-        compared = _compared(line, recipe, dataset, pooled, (start, spec, views), progress)
-        if compared and compared["slim"] > compared["mobilenetv2"] + WORTH:
-            thin = recipe.model_copy(update={"trunk": "slim"})
-            start, spec, grid, views = _prepared(line, thin, len(dataset.classes), pooled, progress)
     network = start.network(recipe.seed)
     told = f"train {start.arguments['trunk']} {recipe.model_dump_json()} {dataset.digest}"
     history = _fitted(network, views, spec, recipe, "train", progress, resume=resume, told=told)
@@ -101,7 +92,6 @@ def train(
         figures={
             "loss_first": _mean(history[:10]),
             "loss_last": _mean(history[-10:]),
-            **{f"held_out_{name}": round(score, 4) for name, score in compared.items()},
         },
     )
 
@@ -148,27 +138,6 @@ def _fitted(
         resume=resume,
         told=told,
         progress=lambda step, steps, terms: progress(what, step, steps, terms),
-    )
-
-
-def _compared(
-    line: Line,
-    recipe: Recipe,
-    dataset: Dataset,
-    pooled: bool,
-    pretrained: tuple[Start, PreprocessSpec, Views],
-    progress: Progress,
-) -> dict[str, float]:
-    """How the pretrained and the slim trunk do on held-out groups of the original line's training pictures."""
-    thin = recipe.model_copy(update={"trunk": "slim"})
-    slim, narrow, _, seen = _prepared(line, thin, len(dataset.classes), pooled, progress)
-    start, spec, views = pretrained
-    return best_trunk(
-        {"mobilenetv2": views, "slim": seen},
-        {"mobilenetv2": start, "slim": slim},
-        {"mobilenetv2": spec, "slim": narrow},
-        lambda network, some, own, what: _fitted(network, some, own, recipe, what, progress),
-        seed=recipe.seed,
     )
 
 

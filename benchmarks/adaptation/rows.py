@@ -17,11 +17,12 @@ from training.data.views import Views, views_of
 from training.evaluate import Judged, judge
 from training.health import health_of
 from training.methods import METHODS
-from training.recipe import Recipe, pretrained_weights
+from training.recipe import Recipe
 from training.train import train
+from training.trunks import start_of
 
-__all__ = ["BESIDE", "LABELLED", "TRUNKS", "Kept", "Task", "at_prior", "boundary_of", "cells_of", "oracle_lines",
-           "pictures_of", "rows_of", "step_of"]  # fmt: skip
+__all__ = ["BESIDE", "LABELLED", "TRUNKS", "Kept", "Task", "at_prior", "auto_trunk", "boundary_of", "cells_of",
+           "oracle_lines", "pictures_of", "rows_of", "step_of"]  # fmt: skip
 
 TRUNKS = ("slim", "mobilenetv2")
 """From scratch, and frozen with ImageNet weights."""
@@ -67,15 +68,11 @@ class Kept:
             self.made[key] = train(self.dataset, lines, self.recipe.model_copy(update=changed))
         return self.made[key]
 
-    def auto(self, lines: Lines) -> str:
-        """The trunk that training takes where none is named; what it trained is kept as that trunk's source."""
-        if pretrained_weights() is None:
-            return TRUNKS[0]
-        found = self.source(lines, "auto")
-        trunk = TRUNKS[0] if found.arguments["trunk"] == "resnet18" else TRUNKS[1]
-        key = trunk, tuple(sample.image for sample in lines.original.train), lines.original.gap, True
-        self.made.setdefault(key, found)  # the same pictures, seed and trunk: the same weights
-        return trunk
+
+def auto_trunk(recipe: Recipe) -> str:
+    """The trunk that training takes where none is named."""
+    start = start_of(recipe.model_copy(update={"trunk": "auto"}), classes=1, pooled=False)
+    return TRUNKS[0] if start.weights is None else TRUNKS[1]
 
 
 def step_of(tasks: Sequence[Task], kept: Kept, adapting: Recipe, trunks: Sequence[str]) -> dict[str, Any]:
@@ -85,9 +82,9 @@ def step_of(tasks: Sequence[Task], kept: Kept, adapting: Recipe, trunks: Sequenc
         By trunk the tasks' ``rows_of``, and as ``auto`` by task the trunk that the recommended default takes; of one
         trunk there is nothing to choose.
     """
-    auto = {task.name: kept.auto(task.lines) if len(trunks) > 1 else trunks[0] for task in tasks}
+    taken = auto_trunk(kept.recipe) if len(trunks) > 1 else trunks[0]
     found = {trunk: {task.name: rows_of(task, kept, adapting, trunk) for task in tasks} for trunk in trunks}
-    return {**found, "auto": auto}
+    return {**found, "auto": {task.name: taken for task in tasks}}
 
 
 def rows_of(task: Task, kept: Kept, adapting: Recipe, trunk: str) -> dict[str, Any]:

@@ -19,12 +19,12 @@ __all__ = ["AUTO", "DEFAULT_NOTE", "FULL_WIDTH", "Block", "above_best", "blocks_
            "verdict_rows", "worst"]  # fmt: skip
 
 AUTO = "auto"
-"""The trunk of the recommended default: what training takes where none is named, fold by fold."""
+"""The trunk of the recommended default: what training takes where none is named."""
 
 
 DEFAULT_NOTE = (
-    "the recommended default is no method and no trunk named: the trunk that does better on held-out groups of the "
-    "original line, and what the label-free rules take; where they take nothing, or the health panel says not to ship "
+    "the recommended default is no method and no trunk named: the trunk with ImageNet weights, and "
+    "what the label-free rules take; where they take nothing, or the health panel says not to ship "
     "it, the source model stays and counts; decided is what the rules took whatever the panel said"
 )
 

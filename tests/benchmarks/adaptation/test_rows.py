@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from safetensors.torch import save_file
 
 from benchmarks.adaptation.drawn import LINES, drawn_lines, picture_of
 from benchmarks.adaptation.protocol import SHARES
@@ -19,6 +19,7 @@ from benchmarks.adaptation.rows import (
     Kept,
     Task,
     at_prior,
+    auto_trunk,
     cells_of,
     oracle_lines,
     pictures_of,
@@ -27,13 +28,14 @@ from benchmarks.adaptation.rows import (
 from benchmarks.adaptation.scored import MEASURES, Scored
 from benchmarks.adaptation.tables import AUTO, blocks_of
 from edge_sdk.quality.datasets import Dataset, Lines, lines_of, load_dataset
-from tests.requirements import need
 from tests.training.drawn import write_set
+from training import trunks
 from training.adapt import Adaptation, adapt
 from training.evaluate import evaluate
 from training.health_rules import Verdict
 from training.methods import METHODS
-from training.recipe import Recipe, pretrained_weights
+from training.networks.mobilenet import MobileNetV2
+from training.recipe import Recipe
 from training.train import train
 
 TINY = Recipe(trunk="slim", width=0.125, side_px=32, iterations=2, batch=4)
@@ -168,27 +170,18 @@ def test_a_drawn_picture_is_written_red_last() -> None:
     np.testing.assert_array_equal(picture_of(image)[0, 0], [0, 0, 255])
 
 
-@pytest.mark.parametrize("named", ["slim", "mobilenetv2"])
-def test_where_no_trunk_is_named_the_model_is_that_of_the_trunk_that_is_taken(
-    drawn: Dataset, named: str, monkeypatch: pytest.MonkeyPatch
+def test_the_default_stands_on_the_trunk_that_training_takes_where_none_is_named(
+    drawn: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from training import train as training
-
-    need("../shared/data/backbone_mobilenetv2", found=pretrained_weights() is not None)
-    worth = -1.0 if named == "slim" else 1.0
-    monkeypatch.setattr(training, "WORTH", worth)  # so that either trunk is taken
-    lines, _ = both(drawn)
-    kept = Kept(drawn, TINY)
-    assert kept.auto(lines) == named
-    again = Kept(drawn, TINY).source(lines, named)
-    for name, tensor in kept.source(lines, named).network.state_dict().items():
-        assert torch.equal(tensor, again.network.state_dict()[name])
-
-
-def test_without_the_pretrained_weights_the_thin_trunk_is_taken(
-    drawn: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from benchmarks.adaptation import rows
-
-    monkeypatch.setattr(rows, "pretrained_weights", lambda: None)
-    assert Kept(drawn, TINY).auto(both(drawn)[0]) == "slim"
+    lines, judging = both(drawn)
+    weights = tmp_path / "weights.safetensors"
+    save_file(MobileNetV2(stages=5).state_dict(), weights)
+    for file, wanted in ((str(weights), "mobilenetv2"), ("", "slim")):
+        monkeypatch.setenv("EDGE_SDK_MOBILENETV2", file)
+        if not file:
+            monkeypatch.setattr(trunks, "pretrained_weights", lambda: None)
+        found = train(drawn, lines, TINY.model_copy(update={"trunk": "auto"}))
+        assert found.arguments["trunk"] == ("resnet18" if wanted == "slim" else wanted)
+        assert auto_trunk(TINY) == wanted
+        step = step_of([Task("half", lines, judging, oracle=False)], Kept(drawn, TINY), TINY, ["slim"])
+        assert step["auto"] == {"half": "slim"}, "of one trunk there is nothing to choose"
