@@ -22,7 +22,7 @@ from edge_sdk.vision.decode import confidence_from_logits
 from edge_sdk.vision.preprocess import PreprocessSpec, geometry
 from training.checkpoint import Checkpoint, LineState
 from training.data.boxes import BoxBatch, BoxStream, BoxViews, MapCache, anchor_shapes, box_views, with_maps
-from training.data.views import batches_of
+from training.data.views import batches_of, line_boxes
 from training.fitting import fit, loss_of
 from training.lines import NO_LABELS
 from training.losses.anchors import anchor_loss
@@ -191,7 +191,7 @@ def _shapes(dataset: Dataset, line: Line, spec: PreprocessSpec) -> list[list[flo
     """The anchors' shapes, of the boxes of part train."""
     sides = []
     for sample in line.train:
-        boxes = line.boxes(sample)
+        boxes = line_boxes(line, sample)
         if boxes:
             place = geometry(spec, *read_image(sample).shape[:2])
             sides += [

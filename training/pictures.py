@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -12,8 +13,8 @@ import yaml
 
 from edge_sdk.documents import write_atomic
 from edge_sdk.errors import DatasetError
-from edge_sdk.quality.datasets import Line
-from training.data.views import line_image, line_truth
+from edge_sdk.quality.datasets import Box, Line
+from training.data.views import line_boxes, line_image, line_truth
 from training.train import Progress, quiet
 
 __all__ = ["write_pictures"]
@@ -31,7 +32,7 @@ def write_pictures(
         line: Whose pictures.
         part: ``train``, ``validate``, ``mentor`` or ``test``.
         folder: Written anew; must not hold anything else.
-        labelled: With labels and masks; the new line's ``train`` is for adapting without.
+        labelled: With labels, masks and boxes; the new line's ``train`` is for adapting without.
         most: At most so many pictures, spread evenly over the part.
         progress: Told of every picture.
 
@@ -52,7 +53,8 @@ def write_pictures(
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "images").mkdir(parents=True)
     (folder / MARK).touch()
-    rows = []
+    rows: list[dict[str, object]] = []
+    drawn: list[dict[str, object]] = []
     for number, sample in enumerate(samples):
         name = f"images/{number:05d}.png"
         cv2.imwrite(str(folder / name), line_image(line, sample), [cv2.IMWRITE_PNG_COMPRESSION, 1])
@@ -65,16 +67,28 @@ def write_pictures(
                 row["mask"] = f"masks/{number:05d}.png"
                 values = truth.mask if len(line.classes) > 1 else (truth.mask > 0).astype("uint8") * 255
                 cv2.imwrite(str(folder / row["mask"]), values)
+            drawn += [_box_row(name, box) for box in line_boxes(line, sample) or ()]
         rows.append(row)
         progress(f"write {part} of {line.name}", number + 1, len(samples), {})
-    table = io.StringIO()
-    writer = csv.DictWriter(table, ["image", "label", "mask", "domain", "group"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomic(folder / "labels.csv", table.getvalue().encode())
+    _write_table(folder / "labels.csv", rows)
+    if drawn:
+        _write_table(folder / "boxes.csv", drawn)
     if labelled:
         healthy = sorted({sample.label for sample in samples if sample.healthy})
         ignored = sorted({sample.label for sample in samples if sample.healthy is None and sample.label})
         said = {"schema": "dataset/1", "healthy": healthy, "ignore": ignored, "empty_mask": line.empty_mask}
         write_atomic(folder / "dataset.yaml", yaml.safe_dump(said, sort_keys=False).encode())
     return len(samples)
+
+
+def _box_row(image: str, box: Box) -> dict[str, object]:
+    sides = (round(edge, 3) for edge in (box.left, box.top, box.right, box.bottom))
+    return {"image": image, "class": box.label, **dict(zip(("xmin", "ymin", "xmax", "ymax"), sides, strict=True))}
+
+
+def _write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomic(path, table.getvalue().encode())

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edge_sdk.arrays import Image
 from edge_sdk.errors import ConfigError, RangeError
@@ -115,3 +118,75 @@ def test_a_defect_of_a_pixel_is_not_lost_and_other_gaps_move_nothing() -> None:
         assert (found == 2).any()
     assert gaps.moved("lamp+grey", mask) is mask
     assert gaps.moved("viewpoint", mask, strength=0) is mask
+
+
+def box_of(mask: Image) -> list[int]:
+    rows, columns = np.nonzero(mask)
+    return [int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1]
+
+
+@given(
+    left=st.integers(0, 100),
+    top=st.integers(0, 60),
+    wide=st.integers(8, 60),
+    high=st.integers(8, 60),
+    strength=st.floats(0.1, 2),
+)
+def test_another_viewpoint_moves_a_box_as_it_moves_a_mask_of_it(
+    left: int, top: int, wide: int, high: int, strength: float
+) -> None:
+    mask = np.zeros((120, 160), np.uint8)
+    mask[top : top + high, left : left + wide] = 1
+    seen, kept = gaps.moved_boxes("viewpoint", np.array([box_of(mask)]), height=120, width=160, strength=strength)
+    assert kept.all()
+    assert np.abs(seen[0] - box_of(gaps.moved("viewpoint", mask, strength=strength))).max() <= 1.5
+
+
+@given(
+    left=st.integers(0, 100),
+    top=st.integers(0, 60),
+    wide=st.integers(12, 60),
+    high=st.integers(12, 60),
+    aside=st.tuples(st.floats(-150, 150), st.floats(-110, 110)),
+    turn=st.floats(-0.8, 0.8),
+    tilt=st.tuples(st.floats(-8e-4, 8e-4), st.floats(-8e-4, 8e-4)),
+)
+def test_a_box_behind_any_homography_surrounds_what_is_seen_and_goes_with_it(
+    left: int, top: int, wide: int, high: int, aside: tuple[float, float], turn: float, tilt: tuple[float, float]
+) -> None:
+    turned = np.array(
+        [[np.cos(turn), -np.sin(turn), aside[0]], [np.sin(turn), np.cos(turn), aside[1]], [*tilt, 1]], np.float64
+    )
+    mask = np.zeros((120, 160), np.uint8)
+    mask[top : top + high, left : left + wide] = 1
+    box = np.array([box_of(mask)])
+    # a wide border shows how much there is to see, the picture in its middle what is seen
+    border = np.array([[1, 0, 600], [0, 1, 600], [0, 0, 1]], np.float64)
+    whole = cv2.warpPerspective(mask, border @ turned, (1360, 1320), flags=cv2.INTER_NEAREST)
+    shown = whole[600:720, 600:760]
+    share = shown.sum() / whole.sum()
+    seen, kept = gaps.boxes_seen(box, turned, height=120, width=160)
+    assert len(seen) == kept.sum()
+    if share > gaps.LEAST_SHOWN + 0.06:
+        assert kept[0]
+        assert np.abs(seen[0] - box_of(shown)).max() <= 2
+        assert 0 <= seen[0, 0] < seen[0, 2] <= 160 and 0 <= seen[0, 1] < seen[0, 3] <= 120
+    elif share < gaps.LEAST_SHOWN - 0.06:
+        assert not kept[0]
+
+
+def test_a_box_of_which_less_than_a_third_is_seen_is_dropped_and_the_others_keep_their_order() -> None:
+    boxes = np.array([[0, 0, 10, 10], [40, 0, 60, 10], [80, 0, 100, 10]])
+    away = np.array([[1, 0, -53], [0, 1, 0], [0, 0, 1]], np.float64)
+    seen, kept = gaps.boxes_seen(boxes, away, height=50, width=100)
+    assert kept.tolist() == [False, True, True]
+    assert np.allclose(seen, [[0, 0, 7, 10], [27, 0, 47, 10]], atol=1e-3)
+    seen, kept = gaps.boxes_seen(boxes, away - [[0, 0, 1], [0, 0, 0], [0, 0, 0]], height=50, width=100)
+    assert kept.tolist() == [False, False, True]
+
+
+def test_gaps_that_move_nothing_leave_boxes_alone() -> None:
+    boxes = np.array([[1, 2, 30, 40]])
+    for name, strength in (("lamp+grey", 1.0), ("viewpoint", 0.0)):
+        seen, kept = gaps.moved_boxes(name, boxes, height=60, width=80, strength=strength)
+        assert np.array_equal(seen, boxes) and kept.all()

@@ -15,7 +15,7 @@ from edge_sdk.errors import DatasetError
 from edge_sdk.quality.datasets import Line, Sample
 from edge_sdk.vision.preprocess import Geometry, PreprocessSpec, fitted, geometry
 from training.data.streams import jittered
-from training.data.views import line_image, normalised
+from training.data.views import line_boxes, line_image, normalised
 from training.losses.anchors import matched
 from training.networks.anchornet import AnchorNetwork
 from training.team import team
@@ -128,7 +128,7 @@ def box_views(
         DatasetError: A picture or a box cannot be used.
         TruthWithheld: The boxes of a test picture were asked for outside an evaluation.
     """
-    said = {sample.image: line.boxes(sample) if labelled else None for sample in samples}
+    said = {sample.image: line_boxes(line, sample) if labelled else None for sample in samples}
     kept = [sample for sample in samples if not labelled or said[sample.image] is not None]
     count, number = len(kept), len(anchors)
     images = np.empty((count, spec.height, spec.width, 3), np.uint8)

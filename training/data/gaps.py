@@ -7,7 +7,7 @@ in the report, on every machine.
 
 Gaps are joined with a plus and applied from left to right as written: ``stains+lamp`` soils the
 parts, then changes the lamp that lights them.  ``viewpoint`` alone moves anything: ``moved`` moves a mask
-with the picture; every other gap leaves masks true.
+with the picture and ``moved_boxes`` boxes; every other gap leaves them true.
 
 Reference:
     The colour-gap paper (Wu, Cheng, Chen, Study on anomaly classifier with domain adaptation), section 3.1, for
@@ -22,15 +22,18 @@ from collections.abc import Callable
 
 import numpy as np
 
-from edge_sdk.arrays import Array, Floats, Image
+from edge_sdk.arrays import Array, Bools, Floats, Image, check_shape
 from edge_sdk.errors import ConfigError, RangeError
 
-__all__ = ["DEFAULT_GAP", "STRENGTH", "apply", "moved", "names"]
+__all__ = ["DEFAULT_GAP", "LEAST_SHOWN", "STRENGTH", "apply", "boxes_seen", "moved", "moved_boxes", "names"]
 
 DEFAULT_GAP = "lamp"
 
 STRENGTH = 1.0
 """At which the results are stated: 0 changes nothing, 2 is the most."""
+
+LEAST_SHOWN = 1 / 3
+"""Of a box's area: what shows less of a defect is no example of it."""
 
 _Transform = Callable[[Floats, np.random.Generator, float], Floats]
 
@@ -95,6 +98,58 @@ def moved(name: str, mask: Array, *, strength: float = STRENGTH) -> Array:
         x, y = cv2.perspectiveTransform(centre, turned)[0, 0]
         shown[min(height - 1, max(0, round(float(y)))), min(width - 1, max(0, round(float(x))))] = value
     return shown
+
+
+def moved_boxes(
+    name: str, boxes: Array, *, height: int, width: int, strength: float = STRENGTH
+) -> tuple[Floats, Bools]:
+    """Boxes where the gap's picture shows what they hold.
+
+    Args:
+        name: As of ``apply``.
+        boxes: ``(D, 4)`` left, top, right, bottom in pixels of the picture; right and bottom lie outside.
+        height: Of the picture, pixels.
+        width: Of the picture.
+        strength: As of ``apply``.
+
+    Returns:
+        As of ``boxes_seen``.
+    """
+    if "viewpoint" not in name.split("+") or not strength:
+        return _floats(boxes), np.ones(len(boxes), bool)
+    return boxes_seen(boxes, _homography(height, width, strength), height=height, width=width)
+
+
+def boxes_seen(boxes: Array, turned: Array, *, height: int, width: int) -> tuple[Floats, Bools]:
+    """Boxes as a camera sees them behind a homography: upright around what of each lies on the new picture.
+
+    Args:
+        boxes: ``(D, 4)`` left, top, right, bottom in pixels; right and bottom lie outside.
+        turned: ``(3, 3)`` from centres of pixels to centres of pixels, with every box in front of the camera.
+        height: Of the new picture, pixels.
+        width: Of the new picture.
+
+    Returns:
+        ``(n, 4)`` the boxes of which ``LEAST_SHOWN`` or more is seen, and ``(D,)`` which those are.
+    """
+    import cv2
+
+    check_shape("boxes", boxes, (None, 4), as_text="(D, 4), one row a box")
+    # a pixel's centre has whole coordinates, its edges lie half a pixel beside
+    picture = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32) - 0.5
+    seen = np.zeros((len(boxes), 4), np.float32)
+    kept = np.zeros(len(boxes), bool)
+    for n, (left, top, right, bottom) in enumerate(boxes.astype(np.float32)):
+        corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]], np.float32) - 0.5
+        whole = np.asarray(cv2.perspectiveTransform(corners[None], turned)[0], np.float32)
+        area, shown = cv2.intersectConvexConvex(whole, picture)
+        if area <= 0 or area < LEAST_SHOWN * cv2.contourArea(whole):
+            continue
+        points = shown.reshape(-1, 2) + 0.5
+        lows, highs = points.min(axis=0), points.max(axis=0)
+        seen[n] = max(0, lows[0]), max(0, lows[1]), min(width, highs[0]), min(height, highs[1])
+        kept[n] = True
+    return seen[kept], kept
 
 
 def _grey(pixels: Floats, _: np.random.Generator, strength: float) -> Floats:

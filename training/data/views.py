@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from edge_sdk.arrays import Array, Bools, Floats, Image
-from edge_sdk.quality.datasets import Line, Sample, Truth, read_image
+from edge_sdk.quality.datasets import Box, Line, Sample, Truth, picture_size, read_image
 from edge_sdk.vision.preprocess import PreprocessSpec, cells_of_mask, fitted, valid_cells
 from training.data import gaps
 
-__all__ = ["CELL_COVERED", "Views", "batches_of", "line_image", "line_truth", "normalised", "views_of"]
+__all__ = ["CELL_COVERED", "Views", "batches_of", "line_boxes", "line_image", "line_truth", "normalised", "views_of"]
 
 CELL_COVERED = 0.08
 """Share of a cell that a defect must cover to make it defective."""
@@ -89,6 +89,30 @@ def line_truth(line: Line, sample: Sample) -> Truth:
     if line.gap is None or said.mask is None or not said.mask.any():
         return said
     return replace(said, mask=gaps.moved(line.gap, said.mask))
+
+
+def line_boxes(line: Line, sample: Sample) -> tuple[Box, ...] | None:
+    """The boxes on a sample's picture as this line shows it: a gap that moves the part moves them.
+
+    Of a box that is mostly out of sight there is none (``gaps.LEAST_SHOWN``).
+
+    Returns:
+        None on a healthy picture; ``None`` where nobody has drawn any.
+
+    Raises:
+        TruthWithheld: The picture is of the part test, and this is no evaluation.
+        DatasetError: A box is of a class that no picture is labelled with, or the picture cannot be read.
+    """
+    said = line.boxes(sample)
+    if line.gap is None or not said:
+        return said
+    height, width = picture_size(sample.path)
+    sides = np.array([[one.left, one.top, one.right, one.bottom] for one in said], np.float32)
+    moved, kept = gaps.moved_boxes(line.gap, sides, height=height, width=width)
+    shown = [one for one, seen in zip(said, kept, strict=True) if seen]
+    return tuple(
+        Box(one.label, *(float(edge) for edge in edges)) for one, edges in zip(shown, moved, strict=True)
+    )
 
 
 MOST_BYTES = 256 * 2**20
