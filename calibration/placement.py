@@ -85,13 +85,15 @@ def onnxruntime_placement(graph: Graph, *, keep_float: frozenset[str] = frozense
     """Every tensor before and behind what has an integer kernel; the graph's outputs stay float.
 
     A ReLU (or a clip from zero) behind such an operation is left to the rounding, whose least value is
-    then zero.
+    then zero.  What has no weights is computed in integers only behind something that is: a sum of a
+    detector's coordinates, or of convolutions kept in float, would be rounded for nothing.
     """
-    integer = {
-        place
-        for place, node in enumerate(graph.nodes)
-        if node.name not in keep_float and _runs_in_integers(graph, node)
-    }
+    integer: set[int] = set()
+    for place, node in enumerate(graph.nodes):
+        if node.name in keep_float or not _runs_in_integers(graph, node):
+            continue
+        if node.op_type in WEIGHTED or any(_made_in(graph, name, integer) for name in node.input):
+            integer.add(place)
     tensors: set[str] = set()
     absorbed: set[int] = set()
     silent: set[str] = set()
@@ -151,6 +153,16 @@ def _runs_in_integers(graph: Graph, node: NodeProto) -> bool:
         )
         return fits and weight and node.input[0] in graph.float_tensors
     return all(name in graph.float_tensors and not graph.is_weight(name) for name in node.input)
+
+
+def _made_in(graph: Graph, tensor: str, places: set[int]) -> bool:
+    """Whether one of these nodes makes a tensor, up to clips and to what only moves values about."""
+    while (place := graph.producer.get(tensor)) is not None and place not in places:
+        node = graph.nodes[place]
+        if node.op_type not in ("Relu", "Clip") and not _moves_values(node):
+            return False
+        tensor = node.input[0]
+    return place is not None
 
 
 def _moves_values(node: NodeProto) -> bool:

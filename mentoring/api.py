@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -125,6 +126,14 @@ def _serve_items(app: FastAPI, hub: Hub, metrics: Metrics, *, at_once: int, body
 
 
 def _serve_operators(app: FastAPI, hub: Hub, metrics: Metrics, *, body_s: float) -> None:
+    @lru_cache(maxsize=MAX_LEASE)
+    def classes_of(item: str) -> list[str]:
+        """What the model that asks tells apart, in order of their names: what an operator may say instead."""
+        try:
+            return sorted(hub.store.header_of(item).thresholds)
+        except NotFound:
+            return []  # the page leaves out what has no picture any more
+
     @app.get("/v1/next")
     def next_questions(
         lease: Annotated[int, Query(ge=1, le=MAX_LEASE)] = 1,
@@ -137,7 +146,9 @@ def _serve_operators(app: FastAPI, hub: Hub, metrics: Metrics, *, body_s: float)
             "lease_s": hub.agenda.lease_s,
             "open": found.open,
             "elsewhere": found.elsewhere,
-            "questions": [question.as_json() for question in found.questions],
+            "questions": [
+                {**question.as_json(), "classes": classes_of(question.item)} for question in found.questions
+            ],
         }
         return JSONResponse(body, headers={"Cache-Control": "no-store"})
 

@@ -53,8 +53,8 @@ def write_pictures(
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "images").mkdir(parents=True)
     (folder / MARK).touch()
-    rows: list[dict[str, object]] = []
-    drawn: list[dict[str, object]] = []
+    rows: list[Mapping[str, object]] = []
+    drawn: list[Mapping[str, object]] = []
     for number, sample in enumerate(samples):
         name = f"images/{number:05d}.png"
         cv2.imwrite(str(folder / name), line_image(line, sample), [cv2.IMWRITE_PNG_COMPRESSION, 1])

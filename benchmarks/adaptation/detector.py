@@ -15,16 +15,15 @@ Stated before any reported seed was run:
   new line ``masked`` (eq. 4 over the answered anchors, no regression) against the deployed detector, paired, interval
   over groups.  ``longer`` is the same training without the answers, so that more steps are not taken for mentoring.
 - **INT8**: the retrained detector of each seed's first fold, quantised with ranges of the new line's unlabelled
-  training pictures, its detections at the line's own thresholds matched one to one with those of FP32.
+  training pictures, its detections at the line's own thresholds matched one to one with those of FP32.  Beside it
+  stand what remains where scores within ``BORDER`` of the threshold are spared, and the average precision of both.
 
-Settings were chosen on seeds 100 and 101.
+Settings were chosen on seeds 100 and 101.  Seeds 0 to 4 were run before with another share left in float, so 5 to 9 are
+reported.
 """
 
 from __future__ import annotations
 
-import base64
-import tempfile
-import zlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -33,18 +32,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks import machine
+from benchmarks.adaptation.detector_hits import difference, f1, mean_classes, packed, unpacked
+from benchmarks.adaptation.detector_int8 import BORDER, COMPARED_ON, INT8, KEPT_FLOAT, compared
 from benchmarks.results import Chart, Result, Steps, Value
-from edge_sdk.arrays import Array
-from edge_sdk.detections import Detections
 from edge_sdk.quality.datasets import Dataset, Lines, lines_of, load_dataset
 
 if TYPE_CHECKING:
     from training.box_precision import Hits
     from training.checkpoint import Checkpoint
-    from training.data.boxes import BoxViews, MapCache
+    from training.data.boxes import MapCache
     from training.recipe import Recipe
 
-__all__ = ["MINUTES", "NEEDS", "SEEDS", "SUITE", "TITLE", "agreement", "run"]
+__all__ = ["MINUTES", "NEEDS", "SEEDS", "SUITE", "TITLE", "run"]
 
 TITLE = "The detector: answered boxes, and INT8"
 SUITE = "adaptation"
@@ -52,7 +51,7 @@ MINUTES = 30.0
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "neu_steel"
 NEEDS = ("torch", "onnxruntime", "../shared/data/neu_steel", "../shared/data/backbone_mobilenetv2")
 
-SEEDS = tuple(range(5))
+SEEDS = tuple(range(5, 10))
 TUNED_ON = (100, 101)
 FOLDS = 2
 SHARES = (0.5, 0.1, 0.4, 0.0)
@@ -66,12 +65,6 @@ ROWS = {
 }
 AT_HOME = ("baseline", "masked")
 """Rows that are judged on the original line too."""
-ROUNDS = 1000
-CALIBRATED_ON = 96
-COMPARED_ON = 150
-"""Test pictures of a seed, evenly chosen, on which INT8 is compared with FP32."""
-KEPT_FLOAT = 8
-"""Of the trunk's convolutions, counted from the picture, and the two heads: what stays float."""
 
 
 def run(*, quick: bool, progress: Steps) -> Result:
@@ -114,6 +107,16 @@ def run(*, quick: bool, progress: Steps) -> Result:
             "some infirms are a matter of taste",
             "one set, 90 groups: the interval holds for other groups of this steel, not for other steel",
             "TensorRT was not run: its layout is interpreted by ONNX Runtime's reference kernels",
+            "what INT8 disagrees about is borderline: see the rows with scores near the threshold spared; an error of "
+            "0.05 to 0.09 in a logit flips boxes where a sixth of those reported lie within 0.05 above the threshold, "
+            "and leaves the average precision where it was",
+            "tried on seeds 100 and 101 and not taken: a thin ResNet from scratch agrees better (F1 0.985 with all of "
+            "it INT8) but finds less (deployed detector 0.08 AP on the new line against 0.24, 0.26 against 0.36 on the "
+            "original one) at ten times the training; cross-layer equalisation over the ranges of activations made F1 "
+            "0.953 or less of 0.961 (weights have a scale per channel already), over residual sums alone it changed "
+            "nothing; the mean error of scores is a tenth of their spread or less, so there is no bias to correct; "
+            "noise on the maps while the heads train lowers the error by a fifth and the F1 with it, since more boxes "
+            "come to lie near the threshold",
         ],
         settings={
             "seeds": list(seeds),
@@ -169,7 +172,7 @@ def fold_of(dataset: Dataset, recipe: Recipe, *, fold: int, quick: bool, cache: 
     for name, model in models.items():
         judged = views if name in AT_HOME else {"new": views["new"]}
         states = {line: model.lines.get(line, model.line("original")) for line in judged}
-        rows[name] = {line: _packed(judged_views(model, states[line], judged[line]).hits) for line in judged}
+        rows[name] = {line: packed(judged_views(model, states[line], judged[line]).hits) for line in judged}
     found = {
         "rows": rows,
         "units": {line: list(one.units) for line, one in views.items()},
@@ -178,76 +181,7 @@ def fold_of(dataset: Dataset, recipe: Recipe, *, fold: int, quick: bool, cache: 
         "pass_below": baseline.line("original").thresholds.pass_below.tolist(),
     }
     if fold == 0:
-        found["int8"] = _int8(models["masked"], lines, views["new"], most=60 if quick else COMPARED_ON)
-    return found
-
-
-def agreement(before: Sequence[Detections], after: Sequence[Detections]) -> Array:
-    """``(N, 2)``: detections that are matched one to one, and the mean number of both, of each picture.
-
-    Two match where they are of one class and overlap by 0.5 or more; F1 is the sum of the first over that of the
-    second.
-    """
-    from edge_sdk.vision.boxes import overlaps
-
-    counts = np.zeros((len(before), 2))
-    for n, (one, other) in enumerate(zip(before, after, strict=True)):
-        shared = overlaps(one.boxes, other.boxes)
-        shared[one.classes[:, None] != other.classes[None]] = 0
-        for row in shared:
-            if len(row) and row.max() >= 0.5:
-                counts[n, 0] += 1
-                shared[:, int(row.argmax())] = 0
-        counts[n, 1] = (len(one) + len(other)) / 2
-    return counts
-
-
-def _int8(model: Checkpoint, lines: Lines, views: BoxViews, *, most: int) -> dict[str, Any]:
-    """F1 of each rendering's detections with those of FP32 on the new line's test pictures, picture by picture."""
-    from calibration.collect import ranges_from_pictures
-    from calibration.exported import read_exported
-    from calibration.graphs import load_graph
-    from calibration.pictures import pictures_in
-    from calibration.qdq import host_architecture, qdq_from_onnx
-    from calibration.sessions import open_session
-    from export.exporting import export_checkpoint
-    from training.checkpoint import save_checkpoint
-    from training.data.views import normalised
-    from training.detector_evaluate import reported
-    from training.pictures import write_pictures
-
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        save_checkpoint(model, folder / "ckpt")
-        export_checkpoint(folder / "ckpt", line="new", out=folder / "out")
-        write_pictures(lines.new[0], "train", folder / "pictures", labelled=False, most=CALIBRATED_ON)
-        graph = load_graph(folder / "out" / "model.onnx")
-        exported = read_exported(folder / "out" / "export.json")
-        table = ranges_from_pictures(graph, pictures_in(folder / "pictures"), model.preprocess)
-    least, warmth = exported.bands().pass_below, exported.temperature()
-    some = views[np.arange(most) * len(views) // most]
-    convolutions = [node.name for node in graph.nodes if node.op_type == "Conv"]
-    careful = [*convolutions[:KEPT_FLOAT], *convolutions[-2:]]
-
-    def detections(rendering: Any, *, reference: bool = False) -> list[Detections]:
-        session = open_session(rendering, reference=reference)
-        boxes, scores = [], []
-        for image in some.images:
-            given = session.run(normalised(image[None], model.preprocess).numpy())
-            boxes.append(given["boxes"])
-            scores.append(given["scores"])
-        return reported(np.concatenate(boxes), np.concatenate(scores), some, warmth, least=least)
-
-    architecture = host_architecture()
-    fp32 = detections(graph.model)
-    found: dict[str, Any] = {"units": list(some.units), "detections": sum(len(one) for one in fp32)}
-    for key, layout, keep in (
-        ("cpu", "onnxruntime", careful),
-        ("cpu, all of it INT8", "onnxruntime", []),
-        ("trt", "tensorrt", careful),
-    ):
-        made = qdq_from_onnx(graph, table, layout=layout, architecture=architecture, keep_float=keep)  # type: ignore[arg-type]
-        found[key] = agreement(fp32, detections(made, reference=key == "trt")).tolist()
+        found["int8"] = compared(models["masked"], lines, views["new"], most=60 if quick else COMPARED_ON)
     return found
 
 
@@ -256,7 +190,7 @@ def _summary(found: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[dict[str, Va
 
     hits = {
         name: {
-            line: [[_unpacked(one["rows"][name][line], one) for one in folds] for folds in found]
+            line: [[unpacked(one["rows"][name][line], len(one["units"][line])) for one in folds] for folds in found]
             for line in (("original", "new") if name in AT_HOME else ("new",))
         }
         for name in ROWS
@@ -285,72 +219,30 @@ def _summary(found: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[dict[str, Va
         ("full labels - masked, new line", "new", "full-labels", "masked"),
         ("masked - deployed, original line", "original", "masked", "baseline"),
     ):
-        mean, low, high, each = _difference(hits[after][line], hits[before][line], units[line])
+        mean, low, high, each = difference(hits[after][line], hits[before][line], units[line])
         rows.append({"name": words, "difference_ap": _round(mean), "low": _round(low), "high": _round(high),
                      "each": [_round(one) for one in each]})  # fmt: skip
         gain = gain or Value(_round(low), _round(low), _round(high))
     assert gain is not None
     musts = {"E9.detector_weak_gain.low": gain}
     int8 = [folds[0]["int8"] for folds in found]
-    for key in ("cpu", "cpu, all of it INT8", "trt"):
-        value, low, high = _f1(int8, key)
-        kept = f", {KEPT_FLOAT} first convolutions and heads in float" if "all" not in key else ""
-        words = f"INT8 {key}{kept}: F1 with FP32"
-        rows.append({"name": words, "f1": _round(value), "low": _round(low), "high": _round(high)})
-        if key == "cpu":
-            musts["E9.detector_int8_agreement"] = Value(_round(value), _round(low), _round(high))
+    near = sum(one["borderline"] for one in int8) / max(1, sum(one["detections"] for one in int8))
+    rows.append({"name": f"share of FP32's detections within {BORDER} above the threshold", "share": _round(near)})
+    pictures = [[tuple(one["units"])] for one in int8]
+    as_fp32 = [[unpacked(one["hits"], len(one["units"]))] for one in int8]
+    for key, words in INT8.items():
+        for counted, said in (("plain", ""), ("spared", f", scores within {BORDER} of the threshold spared")):
+            value, low, high = f1([{"units": one["units"], "counts": one[key][counted]} for one in int8])
+            rows.append(
+                {"name": f"{words}: F1 with FP32{said}", "f1": _round(value), "low": _round(low), "high": _round(high)}
+            )
+            if (key, counted) == ("cpu", "plain"):
+                musts["E9.detector_int8_agreement"] = Value(_round(value), _round(low), _round(high))
+        as_int8 = [[unpacked(one[key]["hits"], len(one["units"]))] for one in int8]
+        mean, low, high, each = difference(as_int8, as_fp32, pictures)
+        rows.append({"name": f"{words} - FP32", "difference_ap": _round(mean), "low": _round(low), "high": _round(high),
+                     "each": [_round(one) for one in each]})  # fmt: skip
     return musts, rows
-
-
-def _difference(
-    after: Sequence[Sequence[Hits]], before: Sequence[Sequence[Hits]], units: Sequence[Sequence[tuple[str, ...]]]
-) -> tuple[float, float, float, list[float]]:
-    """Mean over seeds of the paired difference, its interval over groups, and each seed's."""
-    names = sorted({unit for folds in units for one in folds for unit in one})
-    place = {name: k for k, name in enumerate(names)}
-    chance = np.random.default_rng(0)
-    counts = chance.multinomial(len(names), np.full(len(names), 1 / len(names)), size=ROUNDS)
-    drawn, each = [], []
-    for mine, others, folds in zip(after, before, units, strict=True):
-        of_seed, of_draws = [], []
-        for one, other, groups in zip(mine, others, folds, strict=True):
-            weights = counts[:, [place[group] for group in groups]]
-            of_seed.append(_mean_classes(one) - _mean_classes(other))
-            of_draws.append(_mean_classes(one, weights) - _mean_classes(other, weights))
-        each.append(float(np.mean(of_seed)))
-        drawn.append(np.mean(of_draws, axis=0))
-    low, high = np.quantile(np.mean(drawn, axis=0), (0.025, 0.975))
-    return float(np.mean(each)), float(low), float(high), each
-
-
-def _mean_ap(runs: Sequence[Sequence[Hits]]) -> float:
-    return float(np.mean([[_mean_classes(one) for one in folds] for folds in runs]))
-
-
-def _mean_classes(hits: Hits, weights: Array | None = None) -> Any:
-    """Over the classes that are drawn at all, which a draw of groups may leave fewer."""
-    from training.box_precision import average_precisions
-
-    each = average_precisions(hits, weights)
-    there = np.isfinite(each)
-    return np.where(there, each, 0).sum(axis=-1) / np.maximum(there.sum(axis=-1), 1)
-
-
-def _f1(int8: Sequence[Mapping[str, Any]], key: str) -> tuple[float, float, float]:
-    """Mean over seeds, and its interval over groups."""
-    names = sorted({unit for one in int8 for unit in one["units"]})
-    place = {name: k for k, name in enumerate(names)}
-    chance = np.random.default_rng(0)
-    draws = chance.multinomial(len(names), np.full(len(names), 1 / len(names)), size=ROUNDS)
-    values, drawn = [], []
-    for one in int8:
-        counts = np.array(one[key])
-        values.append(counts[:, 0].sum() / max(counts[:, 1].sum(), 1e-12))
-        weights = draws[:, [place[unit] for unit in one["units"]]]
-        total = weights @ counts
-        drawn.append(total[:, 0] / np.maximum(total[:, 1], 1e-12))
-    low, high = np.quantile(np.mean(drawn, axis=0), (0.025, 0.975))
-    return float(np.mean(values)), float(low), float(high)
 
 
 def _each(seeds: Sequence[int], found: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, object]]:
@@ -359,37 +251,15 @@ def _each(seeds: Sequence[int], found: Sequence[Sequence[Mapping[str, Any]]]) ->
         for fold, one in enumerate(folds):
             figures = {}
             for name in ROWS:
-                hits = _unpacked(one["rows"][name]["new"], one)
-                figures[f"{name}_new_ap"] = _round(float(_mean_classes(hits)))
+                hits = unpacked(one["rows"][name]["new"], len(one["units"]["new"]))
+                figures[f"{name}_new_ap"] = _round(float(mean_classes(hits)))
             facts = {"answers": one["answers"], "pictures_streamed": one["asked"]}
             rows.append({"name": f"seed {seed}, fold {fold}", **facts, **figures})
     return rows
 
 
-_KINDS = {"confidence": "<f4", "true": "<u1", "classes": "<u1", "picture": "<u2", "drawn": "<u1"}
-
-
-def _packed(hits: Hits) -> dict[str, str]:
-    return {
-        name: base64.b64encode(zlib.compress(np.asarray(getattr(hits, name)).astype(kind).tobytes())).decode()
-        for name, kind in _KINDS.items()
-    }
-
-
-def _unpacked(packed: Mapping[str, str], one: Mapping[str, Any]) -> Hits:
-    from training.box_precision import Hits
-
-    found = {
-        name: np.frombuffer(zlib.decompress(base64.b64decode(packed[name])), kind) for name, kind in _KINDS.items()
-    }
-    pictures = len(next(iter(one["units"].values())))
-    return Hits(
-        confidence=found["confidence"],
-        true=found["true"].astype(bool),
-        classes=found["classes"].astype(np.int32),
-        picture=found["picture"].astype(np.int32),
-        drawn=found["drawn"].astype(np.int32).reshape(pictures, -1),
-    )
+def _mean_ap(runs: Sequence[Sequence[Hits]]) -> float:
+    return float(np.mean([[mean_classes(one) for one in folds] for folds in runs]))
 
 
 def _round(value: float) -> float:

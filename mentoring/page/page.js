@@ -11,6 +11,7 @@ const PAGE = "mentoring/1";
 const TOO_SOON_MS = 250; // such an answer was meant for the picture before
 const KEPT = 40; // answers that can be taken back
 const IDLE_MS = 3000;
+const NUMBERED = 9; // classes that have a key
 
 const $ = (id) => document.getElementById(id);
 const WORDS = { confirm: "Defect", infirm: "False alarm", unsure: "Unsure" };
@@ -132,19 +133,26 @@ function next() {
   void showCurrent();
 }
 
-function answer(says) {
+function answer(says, kind = null) {
   if (document.body.dataset.view !== "asking") return;
   const after = paintedAt === null ? 0 : performance.now() - paintedAt;
   if (paintedAt === null || after < TOO_SOON_MS) return tooSoon();
   const question = ahead.current;
-  const given = said(question, says, Math.round(after), null);
-  past = [...past, { question, id: given.id, says }].slice(-KEPT);
+  const other = kind === question.class ? null : kind;
+  const given = said(question, says, Math.round(after), null, other);
+  past = [...past, { question, id: given.id, says, kind: other }].slice(-KEPT);
   tally[says] += 1;
   ahead.answered.set(keyOf(question), given.id);
   if (ahead.open) ahead.open -= 1;
   flash(says);
   keep(given);
   next();
+}
+
+/** A defect is there, and it is of that class, whichever was asked about. */
+function answerKind(number) {
+  const kind = ahead.current?.classes?.[number];
+  if (kind !== undefined && !$("kinds").hidden) answer("confirm", kind);
 }
 
 function takeBack() {
@@ -160,14 +168,14 @@ function takeBack() {
   void showCurrent();
 }
 
-function said(question, says, after_ms, withdraws) {
+function said(question, says, after_ms, withdraws, other = null) {
   return {
     schema: "answer/1",
     id: uuid(),
     item: question.item,
     question: question.question,
     answer: says,
-    class: null,
+    class: other,
     operator,
     device,
     answered_at: new Date().toISOString(),
@@ -248,6 +256,21 @@ function showPrompt(question) {
     label.dataset.spot ??= label.textContent;
     label.textContent = whole ? label.dataset.whole : label.dataset.spot;
   }
+  const classes = (question.classes ?? []).slice(0, NUMBERED);
+  $("kinds").hidden = classes.length < 2;
+  $("kinds").replaceChildren(...classes.map((kind, number) => kindButton(kind, number, kind === question.class)));
+}
+
+function kindButton(kind, number, asked) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.setAttribute("aria-keyshortcuts", String(number + 1));
+  button.setAttribute("aria-current", String(asked));
+  const key = document.createElement("kbd");
+  key.textContent = String(number + 1);
+  button.append(key, kind);
+  button.addEventListener("click", () => answerKind(number));
+  return button;
 }
 
 function showState() {
@@ -276,7 +299,7 @@ function showState() {
 
 const toGo = () => Math.max(ahead.open, ahead.queue.length + (ahead.current ? 1 : 0));
 
-function chip({ question, says }) {
+function chip({ question, says, kind }) {
   const entry = document.createElement("li");
   entry.className = says;
   const mark = document.createElementNS("http://www.w3.org/2000/svg", "svg");
@@ -285,7 +308,7 @@ function chip({ question, says }) {
   path.setAttribute("d", MARKS[says]);
   mark.append(path);
   const text = document.createElement("span");
-  const about = question.question === null ? "picture" : question.class;
+  const about = kind ?? (question.question === null ? "picture" : question.class);
   text.textContent = `${WORDS[says]} · ${about}`;
   entry.append(mark, text);
   return entry;
@@ -381,6 +404,7 @@ const KEYS = {
   w: toggleWide,
   "?": () => $("help").showModal(),
 };
+for (let number = 0; number < NUMBERED; number += 1) KEYS[number + 1] = () => answerKind(number);
 // keyboards of other scripts: the key in the same place
 const PLACES = { KeyJ: "j", KeyF: "f", KeyZ: "z", KeyH: "h", KeyW: "w" };
 
@@ -389,7 +413,9 @@ addEventListener("keydown", (event) => {
   if (event.target.closest?.("input, dialog[open]") || $("help").open) return;
   const latin = /^[\x20-\x7e]$/.test(event.key) || event.key.length > 1;
   const name = latin ? event.key.toLowerCase() : PLACES[event.code];
-  const deed = KEYS[name];
+  // where digits need the shift key, without it as well
+  const digit = event.shiftKey ? undefined : /^Digit([1-9])$/.exec(event.code)?.[1];
+  const deed = KEYS[name] ?? KEYS[digit];
   if (!deed) return;
   event.preventDefault();
   if (event.repeat || document.body.dataset.view === "welcome") return;

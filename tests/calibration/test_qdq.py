@@ -172,6 +172,27 @@ def test_what_only_moves_values_shares_their_range(concat: Graph, concat_ranges:
     assert sqnr_db(fp32, cells(open_session(qdq_from_onnx(concat, concat_ranges, layout="tensorrt")))) > 25
 
 
+def test_a_sum_of_coordinates_is_not_rounded() -> None:
+    build = Builder(5)
+    heads = build.conv(build.add("Relu", [build.conv("frame", "stem", 3, 8)], "stem.on"), "heads", 8, 4)
+    scale = build.constant("scale", np.array(16, np.float32))
+    centre, half = (build.add("Mul", [heads, scale], name) for name in ("centre", "half"))
+    right = build.add("Add", [centre, half], "right")
+    build.add("Concat", [build.add("Sub", [centre, half], "left"), right], "cells", axis=1)
+    graph = graph_of(build.model({"cells": ["N", 8, SIDE, SIDE]}))
+    placement = onnxruntime_placement(graph)
+    assert set(placement.tensors) == {"frame", "stem.on", "heads"}
+
+
+def test_a_sum_of_what_is_left_in_float_is_left_in_float(residual: Graph) -> None:
+    whole = onnxruntime_placement(residual)
+    assert "two.out" in whole.tensors
+    behind = [node.name for node in residual.nodes if node.op_type == "Conv" and node.name.startswith("two")]
+    part = onnxruntime_placement(residual, keep_float=frozenset(behind))
+    assert not {"two.b", "two.way", "two.sum", "two.out"} & set(part.tensors)
+    assert "one.out" in part.tensors
+
+
 # -- both
 
 

@@ -197,6 +197,7 @@ def test_questions_are_leased_and_answers_taken(client: Client, drawn: list[Item
         (drawn[0][0], 1, "pit"),
     ]
     assert (lease["open"], lease["elsewhere"], lease["lease_s"], lease["holder"]) == (2, 0, 60, "web-1")
+    assert all(q["classes"] == ["pit", "scratch"] for q in lease["questions"])
     said = [answer(drawn[0][0], 0), answer(drawn[0][0], 1, "infirm")]
     first, second = (client.call("POST", "/v1/answers", json=said) for _ in range(2))
     assert (first.status_code, second.status_code) == (201, 200)

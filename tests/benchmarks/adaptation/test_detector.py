@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.adaptation.detector import _difference, _f1, _packed, _unpacked, agreement
+from benchmarks.adaptation.detector_hits import difference, f1, packed, unpacked
+from benchmarks.adaptation.detector_int8 import agreement
 from edge_sdk.detections import Detections
 from training.box_precision import Hits
 
@@ -26,9 +27,9 @@ def test_detections_are_matched_one_to_one_and_by_class() -> None:
 
 
 def test_f1_is_that_of_precision_and_recall() -> None:
-    one = {"units": ["a", "b"], "cpu": [[3, 4], [1, 1]]}
-    other = {"units": ["a", "b"], "cpu": [[2, 4], [1, 1]]}
-    value, low, high = _f1([one, other], "cpu")
+    one = {"units": ["a", "b"], "counts": [[3, 4], [1, 1]]}
+    other = {"units": ["a", "b"], "counts": [[2, 4], [1, 1]]}
+    value, low, high = f1([one, other])
     assert value == pytest.approx((4 / 5 + 3 / 5) / 2)
     assert low <= value <= high
 
@@ -42,17 +43,17 @@ def hits(confidence: list[float], true: list[bool], picture: list[int], drawn: l
 def test_the_difference_is_paired_by_fold_and_drawn_by_group() -> None:
     before = hits([0.9, 0.8], [False, True], [0, 1], [1, 1])  # AP 1/2 * 1/2
     after = hits([0.9, 0.8], [True, True], [0, 1], [1, 1])  # AP 1
-    mean, low, high, each = _difference([[after]], [[before]], [[("a", "b")]])
+    mean, low, high, each = difference([[after]], [[before]], [[("a", "b")]])
     assert mean == pytest.approx(0.75)
     assert each == [pytest.approx(0.75)]
     # a draw of b alone: both find it; of a alone: only one does
     assert (low, high) == (0.0, 1.0)
-    same = _difference([[after]], [[after]], [[("a", "b")]])
+    same = difference([[after]], [[after]], [[("a", "b")]])
     assert same[:3] == (0, 0, 0)
 
 
 def test_what_a_step_keeps_comes_back() -> None:
     one = hits([0.9, 0.125], [False, True], [0, 1], [2, 0])
-    again = _unpacked(_packed(one), {"units": {"new": ["a", "b"]}})
+    again = unpacked(packed(one), 2)
     for name in ("confidence", "true", "classes", "picture", "drawn"):
         np.testing.assert_array_equal(getattr(again, name), getattr(one, name))
