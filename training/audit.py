@@ -2,33 +2,46 @@
 
 The control sample is drawn whatever the model says, so its pictures are like those to come, and only they are: what was
 queued for a question was chosen by its score.  ``retrain`` keeps half of the answered control items from training where
-that half is enough, and calibrates the retrained model on it; ``recalibrated`` does so for a model as it stands.
+that half is enough, and calibrates the retrained model on it.  For every other graph of the line, INT8 or not yet
+retrained, the command ``audit`` writes what the model has not seen as labelled pictures for ``calibration thresholds``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+import csv
+import io
+import shutil
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import yaml
 
 from edge_sdk.arrays import Bools
 from edge_sdk.documents import sha256_hex
+from edge_sdk.errors import ConfigError, DatasetError
+from edge_sdk.folders import begun, put_in_place, settle
 from edge_sdk.outbox.tombstones import CONTROL
 from edge_sdk.quality.datasets import read_picture
 from edge_sdk.quality.thresholds import ALPHA, missing
 from edge_sdk.records import Answer, MentoredRow
 from edge_sdk.vision.preprocess import fitted, valid_cells
 from training.answers import Mentored
-from training.checkpoint import Checkpoint
+from training.checkpoint import FACTORY, Checkpoint
 from training.data.views import Views
 from training.lines import Certainty, calibrated
+from training.pictures import MARK, check_replaceable
 from training.statistics import Statistics
 from training.truth import standing_answers
 
-__all__ = ["SOURCE", "Audit", "audit_of", "audited", "recalibrated", "thinned"]
+__all__ = ["SOURCE", "Audit", "audit_of", "audited", "thinned", "unseen", "write_audit"]
 
 SOURCE = "the answered control sample"
+RETRAINED = "retrained"
+"""The method of a line that ``retrain`` wrote."""
+HEALTHY = "no defect"
+"""Label of the healthy pictures of a written audit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,20 +116,67 @@ def audited(checkpoint: Checkpoint, statistics: Statistics, mentored: Mentored, 
     return calibrated(checkpoint.network, statistics, views, checkpoint.preprocess, source=SOURCE)
 
 
-def recalibrated(checkpoint: Checkpoint, mentored: Mentored, *, name: str = "new") -> Checkpoint:
-    """The same weights with a line's temperature and thresholds from all of its control sample's answers.
+def unseen(checkpoint: Checkpoint, mentored: Mentored, *, name: str = "new") -> Audit:
+    """What of a line's audit its network was not trained on: of a retrained one the half that was held out.
 
-    Only for a model that was not trained on them, such as the one that was deployed while they were given.
+    Raises:
+        ConfigError: The checkpoint has no such line, or is a detector.
+        DatasetError: No picture of the control sample was judged whole, or half of them was not enough to be held out.
     """
+    method = checkpoint.line(name).method
+    if checkpoint.factory != FACTORY:
+        raise ConfigError(
+            f"the checkpoint is of {checkpoint.factory}; only thresholds of cells are calibrated, so give one of cells "
+            "or a classifier"
+        )
     audit = audit_of(mentored, checkpoint.classes)
-    sure = audited(checkpoint, checkpoint.line(name).statistics, mentored, audit)
-    state = replace(
-        checkpoint.line(name),
-        temperature=sure.temperature,
-        thresholds=sure.thresholds,
-        reliability=sure.reliability,
-    )
-    return checkpoint.with_line(name, state)
+    if not len(audit):
+        raise DatasetError(
+            f"{mentored.root} holds no picture of the control sample that an operator judged whole (healthy, or every "
+            "question of it answered with its class); answer some and export again"
+        )
+    if method != RETRAINED:
+        return audit
+    held = audit.held_out()
+    if held.missing():
+        raise DatasetError(
+            f"retrain trained line {name} on every answer, since half of them is too few to be held out ({SOURCE}: "
+            f"{len(audit)} pictures; {held.missing()}); its guarantee is none until more are answered"
+        )
+    return held
+
+
+def write_audit(audit: Audit, mentored: Mentored, classes: Sequence[str], folder: Path) -> None:
+    """Write an audit as labelled pictures (``dataset/1``); one that shows several classes stands there for each.
+
+    Args:
+        audit: Of ``mentored``.
+        mentored: Where the pictures lie; they are copied as they are.
+        classes: Of the model.
+        folder: Written anew, whole or not at all; must not hold anything else.
+
+    Raises:
+        DatasetError: The folder holds something else.
+        OSError: The disk refused.
+    """
+    settle(folder)
+    check_replaceable(folder)
+    part = begun(folder)
+    (part / "images").mkdir()
+    (part / MARK).touch()
+    rows = []
+    for row, shows in zip(audit.rows, audit.shows, strict=True):
+        seen = [name for name, shown in zip(classes, shows, strict=True) if shown]
+        for number, label in enumerate(seen or [HEALTHY]):
+            name = f"images/{row.item}{f'-{number}' if number else ''}{Path(row.picture).suffix}"
+            shutil.copyfile(mentored.root / row.picture, part / name)
+            rows.append((name, label))
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([("image", "label"), *rows])
+    (part / "labels.csv").write_text(table.getvalue(), encoding="utf-8")
+    said = {"schema": "dataset/1", "healthy": [HEALTHY]}
+    (part / "dataset.yaml").write_text(yaml.safe_dump(said, sort_keys=False), encoding="utf-8")
+    put_in_place(folder)
 
 
 def _shown(row: MentoredRow, answers: Collection[Answer], classes: list[str]) -> Bools | None:

@@ -1,4 +1,4 @@
-"""``python -m training train | adapt | retrain | evaluate | pictures``.
+"""``python -m training train | adapt | retrain | evaluate | audit | pictures``.
 
 Data on stdout, talk on stderr.  0 it worked; 1 it did not, and why is the last line; 2 it was asked
 wrongly.  What each command writes beside its checkpoint is in ``training.outcome``.
@@ -302,6 +302,43 @@ def evaluate(
                 write_evaluated(found, model, out, work)
     words = "\n".join(figures_in_words(name, one) for name, one in figures.items())
     _hand_out(work, figures, json_, words)
+
+
+@app.command()
+def audit(
+    checkpoint: CheckpointArgument,
+    out: Out,
+    mentored: Annotated[Path, typer.Option(help="What `python -m mentoring export` wrote.")],
+    line: Annotated[str, typer.Option(help="The line whose control sample was answered.")] = "new",
+    json_: Json = False,
+) -> None:
+    """Write the answered control sample as labelled pictures, from which a line's guarantee is calibrated.
+
+    \b
+    Example:
+      python -m training audit build/adapted --mentored build/mentored --out build/audit
+
+    Written are the pictures that operators judged whole and that the checkpoint's line was not trained on.
+    Give them to `python -m calibration thresholds`, with the graphs that the station runs, and pack a bundle.
+    """
+    with refusals():
+        from training.api import load_checkpoint
+        from training.audit import audit_of, unseen, write_audit
+        from training.retrain import read_mentored
+
+        model, answers = load_checkpoint(checkpoint), read_mentored(mentored)
+        found = unseen(model, answers, name=line)
+        write_audit(found, answers, model.classes, out)
+        whole = audit_of(answers, model.classes)
+        healthy = int((~found.shows.any(axis=1)).sum())
+        shows = {name: int(count) for name, count in zip(model.classes, found.shows.sum(axis=0), strict=True)}
+        lacks = found.missing()
+    counts = ", ".join(f"{count} {name}" for name, count in (("healthy", healthy), *shows.items()))
+    facts = {
+        "out": str(out), "line": line, "pictures": len(found), "healthy": healthy, "shows": shows,
+        "trained_on": len(whole) - len(found), "guarantee": f"none: {lacks}" if lacks else "enough for alpha 0.1",
+    }  # fmt: skip
+    hand_out(facts, as_json=json_, text=f"{out}: {counts}; guarantee: {facts['guarantee']}")
 
 
 @app.command()

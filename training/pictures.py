@@ -17,10 +17,20 @@ from edge_sdk.quality.datasets import Box, Line
 from training.data.views import line_boxes, line_image, line_truth
 from training.train import Progress, quiet
 
-__all__ = ["write_pictures"]
+__all__ = ["MARK", "check_replaceable", "write_pictures"]
 
 MARK = ".written-by-training-pictures"
-"""Stands in each folder written here: a folder without it is somebody's data and never replaced."""
+"""Stands in each folder of pictures that a command wrote: one without it is somebody's data and never replaced."""
+
+
+def check_replaceable(folder: Path) -> None:
+    """Whether pictures may be written there.
+
+    Raises:
+        DatasetError: It holds something else, which is not replaced.
+    """
+    if folder.is_file() or (folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists()):
+        raise DatasetError(f"{folder} holds something else; give an empty folder, or a new name")
 
 
 def write_pictures(
@@ -46,8 +56,7 @@ def write_pictures(
     samples = line.part(part)
     if not samples:
         raise DatasetError(f"line {line.name} has no pictures in part {part}; add pictures, or choose another part")
-    if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
-        raise DatasetError(f"{folder} holds something else; give an empty folder, or a new name")
+    check_replaceable(folder)
     if most is not None and len(samples) > most:
         samples = tuple(samples[n * len(samples) // most] for n in range(most))
     shutil.rmtree(folder, ignore_errors=True)

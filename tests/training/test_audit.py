@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -13,14 +14,20 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from click.testing import Result
+from typer.testing import CliRunner
 
+from calibration.cli import app as calibrating
 from edge_sdk.documents import sha256_hex
-from edge_sdk.quality.datasets import Lines, lines_of, load_dataset, read_image
+from edge_sdk.errors import ConfigError, DatasetError
+from edge_sdk.quality.datasets import Lines, lines_of, load_dataset, read_image, read_picture
 from edge_sdk.records import Answer, ItemHeader, MentoredRow
+from export.cli import app as exporting
 from tests.training.drawn import SMALL, write_set
 from training.answers import Mentored
-from training.audit import audit_of, recalibrated
-from training.checkpoint import Checkpoint
+from training.audit import audit_of, unseen, write_audit
+from training.checkpoint import Checkpoint, save_checkpoint
+from training.cli import app
 from training.retrain import retrain
 from training.train import train
 
@@ -158,16 +165,129 @@ def test_too_few_answers_train_all_and_say_what_is_missing(
     assert said_why.endswith(" of each defect; conformal at alpha 0.1 needs 9 of each")
 
 
-def test_a_deployed_model_is_calibrated_on_all_answers_to_what_it_did_not_see(
+def export_file(export: Mentored) -> None:
+    """The export's answers and records as a hub writes them."""
+    root = export.root
+    (root / "records.jsonl").write_text("".join(row.model_dump_json(by_alias=True) + "\n" for row in export.rows))
+    given = (one for row in export.rows for one in export.answers[row.item])
+    (root / "answers.jsonl").write_text("".join(one.model_dump_json(by_alias=True) + "\n" for one in given))
+    said = {"schema": "mentored/1", "mark": len(export.answers), "counts": {}, "files": {}}
+    (root / "export.json").write_text(json.dumps(said))
+
+
+def command(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def test_the_command_writes_what_was_judged_whole_and_says_what_it_is_enough_for(
+    plates: tuple[Checkpoint, Lines, Path], tmp_path: Path
+) -> None:
+    export = answered(plates, tmp_path / "export", 40)
+    export_file(export)
+    save_checkpoint(plates[0], tmp_path / "model")
+    words = ("audit", tmp_path / "model", "--mentored", export.root, "--out", tmp_path / "audit", "--json")
+    good = sum(one[0].answer == "infirm" for one in export.answers.values())
+    assert json.loads(command(*words).stdout) == {
+        "out": str(tmp_path / "audit"), "line": "new", "pictures": 40, "healthy": good, "shows": {"dent": 40 - good},
+        "trained_on": 0, "guarantee": "enough for alpha 0.1",
+    }  # fmt: skip
+    written = load_dataset(tmp_path / "audit")
+    assert [sum(one.healthy is kind for one in written.samples) for kind in (True, False)] == [good, 40 - good]
+    for one in written.samples:
+        assert np.array_equal(read_image(one), read_picture(export.root / "pictures" / Path(one.image).name))
+        assert (export.answers[Path(one.image).stem][0].answer == "infirm") is one.healthy
+    # a second time, with fewer: the older ones are gone
+    export_file(replace(export, rows=export.rows[:6]))
+    told = command(*words[:-1])
+    good = sum(export.answers[row.item][0].answer == "infirm" for row in export.rows[:6])
+    assert told.stdout == (
+        f"{tmp_path / 'audit'}: {good} healthy, {6 - good} dent; guarantee: none: the answered control sample holds "
+        f"{good} healthy pictures and at least {6 - good} of each defect; conformal at alpha 0.1 needs 9 of each\n"
+    )
+    assert len(load_dataset(tmp_path / "audit").samples) == 6
+
+
+def test_a_retrained_line_is_audited_on_what_it_was_not_trained_on(
     plates: tuple[Checkpoint, Lines, Path], tmp_path: Path
 ) -> None:
     source = plates[0]
     export = answered(plates, tmp_path / "export", 60)
-    found = recalibrated(source, export)
-    healthy = sum(given[0].answer == "infirm" for given in export.answers.values())
-    assert found.line("new").thresholds.guarantee == f"conformal alpha 0.1 n {min(healthy, 60 - healthy)}"
-    assert found.network is source.network
-    assert found.line("original") is source.line("original")
-    assert found.line("new").reliability[0]["unit"] == "pictures"
-    few = recalibrated(source, replace(export, rows=()))
-    assert few.line("new").thresholds.guarantee.startswith("none: the answered control sample holds 0 healthy")
+    retrained = source.with_line("new", replace(source.line("new"), method="retrained"))
+    held = audit_of(export, source.classes).held_out()
+    assert {row.item for row in unseen(retrained, export).rows} == {row.item for row in held.rows}
+    few = replace(export, rows=export.rows[:10])
+    with pytest.raises(DatasetError, match=r"retrain trained line new on every answer, since half of them is too few"):
+        unseen(retrained, few)
+    assert len(unseen(source, few)) == 10
+
+
+def test_what_cannot_be_audited_is_refused_and_nothing_is_written(
+    plates: tuple[Checkpoint, Lines, Path], tmp_path: Path
+) -> None:
+    source = plates[0]
+    export = answered(plates, tmp_path / "export", 10)
+    save_checkpoint(source, tmp_path / "model")
+    out = tmp_path / "out"
+
+    def refused(*more: object) -> str:
+        found = command("audit", tmp_path / "model", "--mentored", export.root, "--out", out, *more)
+        assert (found.exit_code, found.stdout) in ((1, ""), (2, "")) and "Traceback" not in found.stderr
+        return found.stderr.splitlines()[-1]
+
+    assert refused().endswith("holds no export.json; give a folder that `python -m mentoring export` wrote")
+    export_file(export)
+    assert refused("--line", "new7") == "the checkpoint has no line named new7; it has original, new"
+    unsure = {item: (one[0].model_copy(update={"answer": "unsure"}),) for item, one in export.answers.items()}
+    export_file(replace(export, answers=unsure))
+    assert refused().startswith(f"{export.root} holds no picture of the control sample that an operator judged whole")
+    assert not out.exists() and not list(tmp_path.glob(".out*"))
+    export_file(export)
+    out.mkdir()
+    (out / "mine.txt").write_text("kept")
+    assert refused() == f"{out} holds something else; give an empty folder, or a new name"
+    assert [path.name for path in out.iterdir()] == ["mine.txt"]
+    detector = replace(source, factory="training.detector:detector_of")
+    with pytest.raises(ConfigError, match=r"is of training.detector:detector_of; only thresholds of cells are cali"):
+        unseen(detector, export)
+
+
+def test_a_picture_of_two_classes_counts_for_each(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    rows = [row(1, classes=["crack", "dent"]), row(2)]
+    for one in rows:
+        cv2.imwrite(str(tmp_path / one.picture), np.full((8, 8, 3), 9, np.uint8))
+    both, healthy = rows
+    answers = {both.item: (said(both, "confirm", 0), said(both, "confirm", 1))}
+    answers[healthy.item] = (said(healthy, "infirm"),)
+    export = Mentored(tmp_path, tuple(rows), answers)
+    write_audit(audit_of(export, ["crack", "dent"]), export, ["crack", "dent"], tmp_path / "out")
+    found = load_dataset(tmp_path / "out")
+    assert sorted(one.label for one in found.samples) == ["crack", "dent", "no defect"]
+    assert found.classes == ("crack", "dent")
+
+
+@pytest.mark.slow
+def test_a_bundle_comes_out_with_the_guarantee_of_the_graph_that_runs(
+    plates: tuple[Checkpoint, Lines, Path], tmp_path: Path
+) -> None:
+    export = answered(plates, tmp_path / "export", 60)
+    export_file(export)
+    save_checkpoint(plates[0], tmp_path / "model")
+    graph, audit = tmp_path / "graph", tmp_path / "audit"
+    done = CliRunner()
+    for name, words in [
+        (app, ["audit", tmp_path / "model", "--mentored", export.root, "--out", audit]),
+        (exporting, ["onnx", tmp_path / "model", "--line", "new", "--out", graph]),
+        (calibrating, ["ranges", graph / "model.onnx", "--pictures", audit, "--out", graph]),
+        (calibrating, ["render", graph / "model.onnx", "--ranges", graph / "ranges.json", "--out", graph]),
+        (calibrating, ["thresholds", graph / "model.onnx", "--int8", graph / "model.cpu.onnx", "--pictures", audit,
+                       "--out", graph]),
+        (exporting, ["pack", graph, "--ckpt", tmp_path / "model", "--line", "new", "--golden", audit, "--name", "p",
+                     "--version", "2", "--out", tmp_path]),
+    ]:  # fmt: skip
+        found = done.invoke(name, [str(word) for word in words])
+        assert found.exit_code == 0, found.stderr
+    shown = json.loads(done.invoke(exporting, ["inspect", str(tmp_path / "p-2.bundle"), "--json"]).stdout)
+    own = {one["rendering"]: one["guarantee"] for one in shown["calibrated"]}
+    fewest = sum(one[0].answer == "infirm" for one in export.answers.values())
+    assert own["int8-cpu"] == f"conformal alpha 0.1 n {min(fewest, 60 - fewest)}"
