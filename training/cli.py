@@ -8,13 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from calibration.console import hand_out, refusals, say
+from training.options import (
+    CheckpointArgument,
+    Data,
+    Device,
+    Gap,
+    GapOn,
+    Head,
+    Json,
+    LineName,
+    New,
+    Original,
+    Out,
+    Part,
+    Quick,
+    RecipeFile,
+    Seed,
+    SeedOfTraining,
+    Threads,
+    Trunk,
+)
 
 if TYPE_CHECKING:
     from training.config import Config
@@ -30,61 +49,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-
-class Trunk(str, Enum):
-    """What a training starts from."""
-
-    auto = "auto"
-    slim = "slim"
-    mobilenetv2 = "mobilenetv2"
-
-
-class Head(str, Enum):
-    """What a training learns to say."""
-
-    auto = "auto"
-    cells = "cells"
-    classifier = "classifier"
-    anchors = "anchors"
-
-
-class Side(str, Enum):
-    """A line that stands behind a gap."""
-
-    new = "new"
-    original = "original"
-
-
-class Part(str, Enum):
-    """A part of a line."""
-
-    train = "train"
-    validate = "validate"
-    mentor = "mentor"
-    test = "test"
-
-
-CheckpointArgument = Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint folder.")]
-RecipeFile = Annotated[
-    Path | None,
-    typer.Option("--recipe", metavar="FILE", help="YAML with data, roles and settings; flags win over it."),
-]
-Data = Annotated[
-    list[Path] | None, typer.Option(help="Folder of pictures; twice for a pair of folders, a line each.")
-]
-Out = Annotated[Path, typer.Option(help="Folder to write.")]
-Original = Annotated[str | None, typer.Option(help="Domains of the original line, separated by commas.")]
-New = Annotated[list[str] | None, typer.Option(help="Domains of a new line; repeat for several lines.")]
-Gap = Annotated[str | None, typer.Option(help="Make the new line of the original's pictures, e.g. stains+lamp.")]
-GapOn = Annotated[Side | None, typer.Option(help="Which line stands behind the gap; the new one if not given.")]
-Seed = Annotated[int | None, typer.Option(min=0, help="Of the parts and of everything random; 0 if not given.")]
-SeedOfTraining = Annotated[int | None, typer.Option("--seed", min=0, help="As in the training, if not given.")]
-Device = Annotated[str | None, typer.Option(metavar="NAME", help="cpu (default), cuda or cuda:1.")]
-Threads = Annotated[int | None, typer.Option(min=1, max=256, help="Threads to compute with; 1 if not given.")]
-Quick = Annotated[bool, typer.Option("--quick", help="Fewer iterations: to see that everything runs.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-LineName = Annotated[str | None, typer.Option("--line", help="The new line that is meant.")]
 
 
 @app.command()

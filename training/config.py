@@ -101,9 +101,15 @@ class Config(Recipe):
             raise ConfigError("data is missing; give --data FOLDER, or write `data: FOLDER` into the recipe")
         dataset = load_dataset(*self.data)
         original, new, gap, gap_on = self.original, self.new, self.gap, self.gap_on
+        if remembered and len(self.data) > 1:
+            known = {domain for line in (remembered.get("original", ()), *remembered.get("new", ())) for domain in line}
+            if not known.issuperset(dataset.domains):  # a folder that the training did not know makes the new line
+                remembered = None
         if remembered and original is None and new is None and gap is None:
             gap, gap_on = remembered.get("gap"), gap_on or remembered.get("gap_on")
             original = tuple(remembered.get("original", ())) or None
+            if len(dataset.domains) == 1 and original is not None and len(original) == 1:
+                original = None  # the only domain, whatever its folder is called by now
             new = None if gap else tuple(",".join(one) for one in remembered.get("new", ()))
         elif remembered and gap is not None and gap == remembered.get("gap"):
             gap_on = gap_on or remembered.get("gap_on")

@@ -100,7 +100,9 @@ def _unexplained(now: Signs, before: Signs) -> float | None:
 
 
 def _blind(now: Signs, before: Signs) -> float | None:
-    return None if now.kept.balanced_accuracy is None else 1 - now.kept.balanced_accuracy
+    """Of the original line's own pictures; where all of them are defective, of those alone."""
+    seen = now.kept.hit_rate if now.kept.balanced_accuracy is None else now.kept.balanced_accuracy
+    return None if seen is None else 1 - seen
 
 
 LIMITS = (

@@ -45,7 +45,7 @@ def load_dataset(*roots: Path | str) -> Dataset:
 
     Args:
         roots: Folders.  Of several, each is one domain named as its folder; the first is the original
-            line, every other a new one.
+            line, every other a new one, which may be pictures and nothing else.
 
     Raises:
         DatasetError: A folder does not exist, holds no set, or contradicts itself.
@@ -58,7 +58,8 @@ def load_dataset(*roots: Path | str) -> Dataset:
         return read_folder(folders[0])
     names = _names_of(folders)
     sets = [
-        read_folder(root, domain=name, prefix=f"{name}/") for root, name in zip(folders, names, strict=True)
+        read_folder(root, domain=name, prefix=f"{name}/", unlabelled=n > 0)
+        for n, (root, name) in enumerate(zip(folders, names, strict=True))
     ]
     _check_same_words(sets)
     return Dataset(

@@ -50,7 +50,9 @@ class DatasetFile(Document):
         return None if value is None else tuple(word.strip() for word in value)
 
 
-def read_folder(root: Path, *, domain: str | None = None, prefix: str = "") -> Dataset:
+def read_folder(
+    root: Path, *, domain: str | None = None, prefix: str = "", unlabelled: bool = False
+) -> Dataset:
     """Read one folder of pictures.
 
     Args:
@@ -58,6 +60,7 @@ def read_folder(root: Path, *, domain: str | None = None, prefix: str = "") -> D
             folder down; ``dataset.yaml`` beside them if there is one.
         domain: The domain of every picture, in place of what the folder says.
         prefix: Put before every picture's name.
+        unlabelled: Take a folder that says nothing of its pictures, in folders of it too, as pictures without labels.
 
     Raises:
         DatasetError: The folder does not exist, holds no set, or the set contradicts itself.
@@ -68,9 +71,10 @@ def read_folder(root: Path, *, domain: str | None = None, prefix: str = "") -> D
     if not root.is_dir():
         raise DatasetError(f"{root} is a file; give the folder that holds the pictures")
     table = root / "labels.csv"
-    layout = root if table.is_file() else _layout_folder(root)
+    bare = _bare_pictures(root) if unlabelled and not table.is_file() else []
+    layout = root if bare or table.is_file() else _layout_folder(root)
     said = _dataset_file(root, layout)
-    rows = list(_rows_of_table(table) if table.is_file() else _rows_of_folders(layout))
+    rows = bare or list(_rows_of_table(table) if table.is_file() else _rows_of_folders(layout))
     if not rows:
         raise DatasetError(f"{root} lists no picture; add some, or give another folder")
     own = layout.name if layout.resolve().name == layout.name else layout.resolve().name
@@ -195,6 +199,14 @@ def _layout_folder(root: Path) -> Path:
     )
 
 
+def _bare_pictures(root: Path) -> list[_Row]:
+    """Pictures below a folder that has neither of the layouts; none where it has one."""
+    if _has_layout(root) or any(_has_layout(child) for child in root.iterdir() if child.is_dir()):
+        return []
+    folders = [root, *sorted(folder for folder in root.rglob("*") if folder.is_dir())]
+    return [_Row(path, path.relative_to(root).as_posix(), "") for folder in folders for path in _pictures_in(folder)]
+
+
 def _has_layout(folder: Path) -> bool:
     return any(
         child.is_dir()
@@ -205,7 +217,9 @@ def _has_layout(folder: Path) -> bool:
 
 
 def _pictures_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    """Sorted by name; hidden files are no pictures, whatever their names end on."""
+    found = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    return sorted(path for path in found if path.is_file())
 
 
 def _rows_of_folders(folder: Path) -> Iterator[_Row]:

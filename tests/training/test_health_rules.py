@@ -54,6 +54,15 @@ SIDES: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
 ]
 
 
+def test_a_model_that_finds_nothing_is_blind_where_no_healthy_picture_is_at_hand_too() -> None:
+    def blind(**figures: Any) -> bool:
+        only_defects = signs(balanced_accuracy=None, alarm_rate=None, **figures)
+        return not next(check for check in checked(only_defects, BEFORE) if check.limit == "blind").held
+
+    assert blind(hit_rate=0.0) and blind(hit_rate=0.59)
+    assert not blind(hit_rate=0.6) and not blind(hit_rate=None)
+
+
 @pytest.mark.parametrize(("limit", "held", "broken", "sentence"), SIDES, ids=[side[0] for side in SIDES])
 def test_a_limit_holds_on_its_one_side_and_says_why_on_the_other(
     limit: str, held: dict[str, Any], broken: dict[str, Any], sentence: str
