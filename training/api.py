@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import torch
 
-from edge_sdk.errors import ConfigError
+from edge_sdk.errors import ConfigError, DatasetError
 from edge_sdk.quality.datasets import Dataset, Lines
 from training import adapt as _adapt
 from training import evaluate as _evaluate
@@ -237,8 +238,22 @@ def _on(
     """Pictures and recipe as the checkpoint remembers them, except for what was asked for."""
     recipe = config.recipe(base.recipe)
     dataset, lines = config.lines(base.data, seed=recipe.seed, evaluating=evaluating)
+    lines = _in_classes_of(base, dataset, lines)
     _say(lines, tell)
     return dataset, lines, recipe
+
+
+def _in_classes_of(base: Checkpoint, dataset: Dataset, lines: Lines) -> Lines:
+    """The lines with the model's classes, of which a folder may show some only; of one class, any defect is meant."""
+    strange = sorted(set(dataset.classes) - set(base.classes))
+    if not strange or len(base.classes) == len(dataset.classes) == 1:
+        names = dataset.classes if strange else base.classes
+        new = tuple(replace(line, classes=names) for line in lines.new)
+        return replace(lines, original=replace(lines.original, classes=names), new=new)
+    raise DatasetError(
+        f"{dataset.root} has pictures labelled {', '.join(strange)}, but the model knows {', '.join(base.classes)}; "
+        "train one that knows them too, or list them under ignore in dataset.yaml"
+    )
 
 
 def _say(lines: Lines, tell: Tell) -> None:

@@ -67,7 +67,7 @@ def _taught(baseline: Checkpoint, mentored: Mentored, strategy: Strategy) -> Vie
         flagged = strategy.healthy and row.header.reason == "healthy"
         if not (flagged or standing_answers(answers)):
             continue
-        said = _confidence(mentored.root, row) if strategy.omnia else None
+        said = _confidence(mentored.root, row, (len(classes), *grid)) if strategy.omnia else None
         truth, known, maximum = truth_and_mentored(
             row.header, answers, classes=classes, grid=grid, strategy=strategy, baseline=said
         )
@@ -95,10 +95,17 @@ def _taught(baseline: Checkpoint, mentored: Mentored, strategy: Strategy) -> Vie
     )
 
 
-def _confidence(root: Path, row: MentoredRow) -> np.ndarray | None:
+def _confidence(root: Path, row: MentoredRow, shape: tuple[int, ...]) -> np.ndarray | None:
+    """``shape``, what the model that asked said of each cell."""
     if row.confidence is None:
         return None
     try:
-        return np.asarray(np.load(root / row.confidence, allow_pickle=False))
+        found = np.asarray(np.load(root / row.confidence, allow_pickle=False))
     except (OSError, ValueError) as error:
         raise DatasetError(f"{root / row.confidence} cannot be read ({error}); export the hub again") from error
+    if found.shape != shape:
+        raise DatasetError(
+            f"{root / row.confidence} is of shape {found.shape}, but the model's maps are {shape} (classes, rows, "
+            "columns); retrain from the model that asked"
+        )
+    return found

@@ -133,3 +133,12 @@ def test_a_damaged_confidence_map_is_told(tmp_path: Path, baseline: Checkpoint, 
     (folder / "one.npy").write_bytes(b"torn")
     with pytest.raises(DatasetError, match=r"one.npy cannot be read .*; export the hub again"):
         retrain(baseline, lines, FEW, mentored=read_mentored(folder), strategy="masked+omnia")
+
+
+def test_the_map_of_another_model_is_told_with_both_shapes(
+    tmp_path: Path, baseline: Checkpoint, lines: Lines
+) -> None:
+    folder = exported(tmp_path / "hub", answer())
+    np.save(folder / "one.npy", np.full((3, 4, 4), 0.001, np.float16))
+    with pytest.raises(DatasetError, match=r"one.npy is of shape \(3, 4, 4\), but the model's maps are \(1, 4, 4\)"):
+        retrain(baseline, lines, FEW, mentored=read_mentored(folder), strategy="masked+omnia")

@@ -14,6 +14,7 @@ import torch
 from edge_sdk.quality.datasets import lines_of, load_dataset
 from tests.training.drawn import write_set
 from tests.training.test_cli import SMALL, done, last_line, run
+from training.api import evaluate
 from training.checkpoint import load_checkpoint, save_checkpoint
 
 
@@ -144,3 +145,24 @@ def test_a_recipe_of_a_checkpoint_that_is_no_recipe_is_told(plates: Path, tmp_pa
     said = json.loads(path.read_text())
     path.write_text(json.dumps({**said, "recipe": {**said["recipe"], "batch": 1}}))
     assert "batch is 1; " in refused("adapt", tmp_path / "source", "--data", plates, "--out", tmp_path / "out")
+
+
+def test_pictures_of_a_class_that_the_model_does_not_know_are_told(plates: Path, tmp_path: Path) -> None:
+    done("train", "--data", plates, "--out", tmp_path / "source", *SMALL)
+    more = write_set(tmp_path / "more", pictures=24, labels=("dent", "stain"))
+    for command in ("adapt", "retrain", "evaluate"):
+        said = refused(command, tmp_path / "source", "--data", more, "--out", tmp_path / "out")
+        assert "more has pictures labelled stain, but the model knows dent; train one that knows them too, or" in said
+    (more / "dataset.yaml").write_text("ignore: [stain]\n")
+    done("evaluate", tmp_path / "source", "--data", more)
+
+
+def test_a_folder_that_shows_some_of_the_models_classes_is_judged_by_those(plates: Path, tmp_path: Path) -> None:
+    both = write_set(tmp_path / "both", pictures=24, labels=("dent", "stain"))
+    done("train", "--data", both, "--out", tmp_path / "source", *SMALL)
+    stains = write_set(tmp_path / "stains", pictures=16, labels=("stain",))
+    model = load_checkpoint(tmp_path / "source")
+    found = evaluate(model, stains)
+    truth = found.judged["original"].views.truth
+    assert model.classes == ("dent", "stain") and truth.shape[1] == 2
+    assert not truth[:, 0].any() and truth[:, 1].any()
