@@ -1,4 +1,4 @@
-"""``python -m training train | adapt | retrain | evaluate | audit | pictures``.
+"""``python -m training train | adapt | transfer | retrain | evaluate | audit | pictures``.
 
 Data on stdout, talk on stderr.  0 it worked; 1 it did not, and why is the last line; 2 it was asked
 wrongly.  What each command writes beside its checkpoint is in ``training.outcome``.
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from calibration.console import hand_out, refusals, say
+from training.normals_cli import transfer
 from training.options import (
     CheckpointArgument,
     Data,
@@ -340,6 +341,9 @@ def pictures(
             )
     facts = {"out": str(out), "pictures": count, "line": line, "part": part.value}
     _hand_out(work, facts, json_, f"{out}: {count} pictures")
+
+
+app.command(name="transfer")(transfer)
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from training.checkpoint import Checkpoint, save_checkpoint
 from training.config import Config
 from training.evaluate import Evaluation, save_arrays
 from training.health import write_health
+from training.normals import Transfer
 from training.page import Page, Table, write_page
 from training.progress import Curves
 from training.recipe import WEIGHTS_VARIABLE, pretrained_weights
@@ -30,6 +31,7 @@ __all__ = [
     "write_evaluated",
     "write_retrained",
     "write_trained",
+    "write_transferred",
 ]
 
 NAMES = {"source": "left as it was", "adabn": "by AdaBN", "dann": "by DANN", "adda": "by ADDA", "mmd": "by MMD",
@@ -126,6 +128,20 @@ def write_retrained(found: Checkpoint, strategy: str, counts: Mapping[str, int],
     title = f"Retrained by {strategy}{': ' if words else ''}{words}"
     save_checkpoint(found, out)
     _write(out, "retrain", title, {"strategy": strategy, "answers": dict(counts)}, found, work)
+
+
+def write_transferred(found: Transfer, out: Path, name: str, said: Mapping[str, Any], work: Work) -> None:
+    """Of ``transfer``; of several methods each is in ``out/methods``."""
+    save_checkpoint(found.chosen, out)
+    if len(found.methods) > 1:
+        for method, checkpoint in found.methods.items():
+            save_checkpoint(checkpoint, out / "methods" / method)
+    tables: tuple[Table, ...] = ()
+    if found.choice is not None:
+        rows = tuple((f"{m} ✓" if m == found.method else m, score) for m, score in found.choice.auroc.items())
+        tables = (Table("What the audit saw", ("method", "AUROC"), rows, found.choice.why),)
+    title = f"Line {name} from {said['normals']} normals, by {found.method}"
+    _write(out, "transfer", title, said, found.chosen, work, tables)
 
 
 def write_evaluated(found: Evaluation, model: Checkpoint, out: Path, work: Work) -> None:

@@ -14,7 +14,7 @@ from edge_sdk.arrays import Array, Bools
 from edge_sdk.errors import RangeError
 from edge_sdk.labels import Thresholds
 
-__all__ = ["ALPHA", "BAND", "VALIDATE", "calibrated_band", "enough_for", "fixed_band", "missing"]
+__all__ = ["ALPHA", "BAND", "VALIDATE", "calibrated_band", "enough_for", "fixed_band", "healthy_band", "missing"]
 
 BAND = (0.3, 0.5, 0.8)
 """``pass_below``, ``boundary`` and ``defective_from`` where nothing better is known."""
@@ -49,6 +49,44 @@ def fixed_band(classes: int, *, why: str, ask_from: Array | None = None) -> Thre
         defective_from=np.full(classes, high, np.float32),
         how=f"fixed: ask from {low:g}{lowered}, count from {middle:g}, reject from {high:g}",
         guarantee=f"none: {why}",
+    )
+
+
+def healthy_band(maxima: Array, *, alpha: float = ALPHA) -> Thresholds:
+    """Split-conformal thresholds from the strongest cell of healthy pictures alone.
+
+    Of healthy pictures to come at most ``alpha`` reach ``pass_below`` of any class, if they are like those given; it is
+    the decision boundary too, since no defect says where a better one lies.  How many defects stay below nobody knows.
+
+    Args:
+        maxima: ``(N, K)`` confidence of each picture's strongest cell, in [0, 1].
+        alpha: In (0, 1).
+
+    Raises:
+        RangeError: There are fewer pictures than a quantile at ``alpha / K`` needs.
+
+    Reference:
+        Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2005, section 2.2.
+    """
+    count, classes = maxima.shape
+    wanted = enough_for(alpha / classes)
+    if count < wanted:
+        raise RangeError(
+            f"{count} healthy pictures are too few for a threshold at alpha {alpha:g} of {classes} classes; "
+            f"give {wanted} or more"
+        )
+    place = math.ceil(round((count + 1) * (1 - alpha / classes), 9)) - 1
+    top = np.sort(maxima, axis=0)[place]
+    low = np.clip(top + STEP, EDGE, 1 - EDGE).astype(np.float32)
+    saturated = bool((low <= top).any())
+    return Thresholds(
+        boundary=low,
+        pass_below=low,
+        defective_from=np.maximum(low, np.float32(BAND[2])),
+        how=f"conformal quantile of the strongest cell of {count} healthy pictures",
+        guarantee=f"none: too many healthy pictures lie nearer than {EDGE:g} to confidence 1"
+        if saturated
+        else f"conformal alpha {alpha:g} n {count}, of healthy pictures alone",
     )
 
 

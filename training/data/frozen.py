@@ -171,8 +171,12 @@ class Feed:
 
     def next(self) -> tuple[Batch, Tensor]:
         """The next batch, and the last map ``(N, F, h, w)`` with its graph."""
-        batch = self._stream.next()
+        batch = self.drawn()
         return batch, self.last_map(self.network, batch)
+
+    def drawn(self) -> Batch:
+        """The next batch alone."""
+        return self._stream.next()
 
     def last_map(self, network: CellNetwork, batch: Batch) -> Tensor:
         """Of this feed's batch, ``(N, F, h, w)``, by this network or another one with the same trunk."""

@@ -1,0 +1,129 @@
+"""``transfer`` as a user gives it: folders of good parts, statistics from elsewhere, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.training.drawn import write_set
+from tests.training.test_cli import done, last_line, run
+from training.checkpoint import load_checkpoint
+
+SMALL = ("--trunk", "slim", "--side-px", "64", "--width", "0.125", "--iterations", "4", "--seed", "1")
+
+
+@pytest.fixture(scope="module")
+def plates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_set(tmp_path_factory.mktemp("cli") / "plates", pictures=40)
+
+
+@pytest.fixture(scope="module")
+def source(plates: Path) -> Path:
+    out = plates.parent / "source"
+    done("train", "--data", plates, "--gap", "lamp", "--out", out, *SMALL)
+    return out
+
+
+@pytest.fixture(scope="module")
+def good(plates: Path) -> Path:
+    """A folder of pictures and nothing else, darker than the plates."""
+    folder = plates.parent / "good"
+    folder.mkdir()
+    for path in sorted((plates / "images").glob("*[02468].png")):
+        cv2.imwrite(str(folder / path.name), (cv2.imread(str(path)) * 0.6).astype(np.uint8))
+    return folder
+
+
+def test_a_folder_of_good_parts_becomes_a_line(source: Path, good: Path, tmp_path: Path) -> None:
+    said = done("transfer", source, "--normals", good, "--out", tmp_path / "out", "--line", "press-4")
+    assert (said["method"], said["normals"], said["line"]) == ("statistics", 20, "press-4")
+    assert said["guarantee"].startswith("none: 20 normals are too few")
+    made = load_checkpoint(tmp_path / "out")
+    assert set(made.lines) == {"original", "press-4"}
+    told = json.loads((tmp_path / "out" / "figures.json").read_text())
+    assert told["command"] == "transfer"
+    assert (tmp_path / "out" / "page.html").is_file()
+
+
+def test_places_pool_their_statistics(source: Path, good: Path, tmp_path: Path) -> None:
+    halves = []
+    for name in ("a", "b"):
+        folder = tmp_path / name
+        folder.mkdir()
+        for path in sorted(good.iterdir())[name == "b" :: 2]:
+            shutil.copy(path, folder)
+        halves.append(tmp_path / f"{name}.safetensors")
+        said = done("transfer", source, "--normals", folder, "--moments", halves[-1], "--under", "original")
+        assert (said["normals"], said["under"]) == (10, "original")
+        assert "out" not in said
+    both = [word for path in halves for word in ("--pool", path)]
+    said = done("transfer", source, *both, "--out", tmp_path / "out", "--moments", tmp_path / "whole.safetensors")
+    assert (said["pooled"], said["normals"]) == (2, 20)
+    assert load_checkpoint(tmp_path / "out").line("new").pictures == 20
+    assert (tmp_path / "whole.safetensors").is_file()
+    found = run("transfer", source, *both, "--normals", good, "--out", tmp_path / "no")
+    assert (found.exit_code, last_line(found)) == (
+        2,
+        "--pool makes the line of statistics alone; leave out --normals, --audit and --method",
+    )
+
+
+def test_an_audit_chooses_and_is_told(source: Path, plates: Path, tmp_path: Path) -> None:
+    words = ("--method", "statistics", "--method", "source", "--data", plates, "--audit", "6")
+    said = done("transfer", source, *words, "--out", tmp_path / "out")
+    assert said["audit"]["pictures"] == 6
+    assert said["method"] == said["audit"]["method"]
+    assert (tmp_path / "out" / "methods" / "source" / "checkpoint.json").is_file()
+    found = run("transfer", source, *words[:-1], "31", "--out", tmp_path / "no")
+    assert last_line(found) == "an audit of 31 pictures is asked for; give at most 30"
+
+
+def test_a_tested_picture_is_found_in_an_audit_under_another_name(source: Path, plates: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "audit"
+    (folder / "test" / "good").mkdir(parents=True)
+    (folder / "test" / "dent").mkdir()
+    for n, path in enumerate(sorted((plates / "images").glob("*.png"))[:30]):
+        shutil.copy(path, folder / "test" / ("dent" if n % 2 else "good") / f"part{n}.png")
+    found = run("transfer", source, "--data", plates, "--audit", folder, "--out", tmp_path / "no")
+    assert found.exit_code != 0
+    assert "is in part test, which no audit may see; take it out" in last_line(found)
+    assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--out", "{}/x"], "the new line's normals are missing; give --normals FOLDER, or --data with"),
+        (["--normals", "{}/gone", "--out", "{}/x"], "there is no folder {}/gone; give the folder with"),
+        (["--normals", "{}/empty", "--out", "{}/x"], "{}/empty holds no picture; give the folder with"),
+        (["--normals", "{}/one", "--out", "{}/x"], "line new has one normal picture alone; give at least"),
+        (["--normals", "{}/one"], "there is nothing to write; give --out FOLDER, or --moments FILE to pool elsewhere"),
+        (["--pool", "{}/one/a.png", "--out", "{}/x"], "{}/one/a.png holds no statistics of a line"),
+        (["--normals", "{}/one", "--out", "{}/x", "--under", "original"], "--under says how statistics for a file are"),
+    ],
+)
+def test_what_cannot_be_is_a_sentence(
+    words: list[str], sentence: str, source: Path, good: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "one").mkdir()
+    shutil.copy(next(good.iterdir()), tmp_path / "one" / "a.png")
+    found = run("transfer", source, *(word.format(tmp_path) for word in words))
+    assert found.exit_code in (1, 2)
+    assert last_line(found).startswith(sentence.format(tmp_path))
+    assert not (tmp_path / "x").exists()
+
+
+def test_normals_of_another_shape_are_told(source: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "wide"
+    folder.mkdir()
+    for n in range(3):
+        cv2.imwrite(str(folder / f"{n}.png"), np.full((40, 120, 3), 90 + n, np.uint8))
+    found = run("transfer", source, "--normals", folder, "--out", tmp_path / "out")
+    assert found.exit_code == 0
+    assert "3 of 3 normals have another shape than the original line's pictures (0.png is 120 x 40" in found.stderr
