@@ -68,6 +68,7 @@ def test_the_table_keeps_apart_what_the_source_keeps_and_what_one_set_of_weights
         assert row["source_accuracy"] == 1.0
         assert row["single_weights_source_accuracy"] == 0.5
         assert row["gap_accuracy"] == 0.75
+    assert table.took()["taken"] == "mmd 4"
     found = {str(row["name"]): row for row in table.differences()}
     assert len(found) == 3 * len(METHODS)
     gain = found["nuts: ADDA, gap, adapted - baseline"]
@@ -107,6 +108,14 @@ def test_no_picture_is_learnt_from_on_both_lines_nor_tested(plates: Part, gap_on
     gaps = {"original": lines.original.gap, "new": lines.new[0].gap}
     assert gaps.pop(gap_on) == "gamma+tint" and set(gaps.values()) == {None}
     assert set(made.adapted) == set(METHODS)
+
+
+def test_what_the_panel_refuses_does_not_reach_the_line(plates: Part) -> None:
+    made = models_of(plates, "new", 100, 0, TINY)
+    refused = made.taken.endswith(" (refused)")
+    assert made.taken.removesuffix(" (refused)") in ("source", "mmd", "adabn")
+    method = made.adapted["default"].line("new").method
+    assert method == ("source" if refused else made.taken)
 
 
 def test_adda_keeps_the_source_with_its_own_engine_and_the_new_engine_is_another(plates: Part) -> None:
