@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from edge_sdk.quality.datasets import load_dataset
 from tests.training.drawn import write_set
+from training import outcome, trunks
 from training.cli import app
 
 SMALL = ("--trunk", "slim", "--side-px", "64", "--width", "0.125", "--iterations", "12", "--seed", "1")
@@ -44,6 +45,20 @@ def source(plates: Path) -> Path:
     said = done("train", "--data", plates, "--gap", "stains+lamp", "--out", out, *SMALL)
     assert said["classes"] == ["dent"]
     return out
+
+
+def test_a_thin_trunk_for_want_of_weights_is_said(
+    plates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (trunks, outcome):
+        monkeypatch.setattr(module, "pretrained_weights", lambda: None)
+    small = ("--side-px", "32", "--width", "0.125", "--iterations", "2")
+    found = run("train", "--data", plates, "--out", tmp_path / "auto", *small)
+    said = "no trunk is named and the ImageNet weights of MobileNetV2 are not here, so a thin trunk learns from scratch"
+    assert f"{said}; name their file in EDGE_SDK_MOBILENETV2" in found.stderr
+    figures = json.loads((tmp_path / "auto" / "figures.json").read_text())
+    assert figures["trunk"] == "resnet18"
+    assert said not in run("train", "--data", plates, "--out", tmp_path / "named", "--trunk", "slim", *small).stderr
 
 
 def test_the_commands_follow_one_another(plates: Path, source: Path, tmp_path: Path) -> None:

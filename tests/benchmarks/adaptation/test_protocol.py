@@ -222,6 +222,19 @@ def test_every_group_is_left_out_once_and_never_torn() -> None:
     assert tested[0] != {sample.image for sample in cross_folds(set_of(6), seed=4)[0].judging.new[0].test}
 
 
+def test_a_gap_may_stand_before_the_original_line_on_the_same_folds() -> None:
+    there = cross_folds(set_of(6), seed=0, original="bright", gap="tint")
+    back = cross_folds(set_of(6), seed=0, original="bright", gap="tint", gap_on="original")
+    for one, other in zip(there, back, strict=True):
+        assert (one.lines.original.gap, one.lines.new[0].gap) == (None, "tint")
+        assert (other.lines.original.gap, other.lines.new[0].gap) == ("tint", None)
+        for part in ("train", "test"):
+            mine, theirs = (
+                [sample.image for sample in fold.judging.new[0].part(part)] for fold in (one, other)
+            )
+            assert mine == theirs
+
+
 def test_a_gap_shows_the_same_test_pictures_on_both_lines() -> None:
     for fold in cross_folds(set_of(6), seed=0, original="bright", gap="tint"):
         both = [[sample.image for sample in line.test] for line in (fold.judging.original, *fold.judging.new)]
