@@ -37,7 +37,7 @@ SHARED = machine.ROOT.parent / "shared" / "data"
 
 TITLE = "Other lights, cameras and colours: adapting without labels"
 SUITE = "adaptation"
-MINUTES = 25.0
+MINUTES = 60.0
 NEEDS = ("torch", "cv2", *(f"../shared/data/{name}" for name in
          ("cookies", "magnetic_tile", "crack_asphalt_cfd", "crack_ceramic_tile")))  # fmt: skip
 
