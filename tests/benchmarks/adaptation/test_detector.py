@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from benchmarks.adaptation.detector import ROWS, _summary
 from benchmarks.adaptation.detector_hits import difference, f1, packed, unpacked
-from benchmarks.adaptation.detector_int8 import agreement
+from benchmarks.adaptation.detector_int8 import INT8, agreement
 from edge_sdk.detections import Detections
 from training.box_precision import Hits
 
@@ -57,3 +58,22 @@ def test_what_a_step_keeps_comes_back() -> None:
     again = unpacked(packed(one), 2)
     for name in ("confidence", "true", "classes", "picture", "drawn"):
         np.testing.assert_array_equal(getattr(again, name), getattr(one, name))
+
+
+def test_the_rows_of_int8_state_what_is_plain_what_is_spared_and_the_precision() -> None:
+    one = packed(hits([0.9, 0.8], [True, True], [0, 1], [1, 1]))
+    worse = packed(hits([0.9, 0.8], [False, True], [0, 1], [1, 1]))
+    judged = {"plain": [[3, 4], [1, 1]], "spared": [[4, 4], [1, 1]], "hits": worse}
+    fold = {
+        "rows": {name: dict.fromkeys(("original", "new"), one) for name in ROWS},
+        "units": {"original": ["a", "b"], "new": ["a", "b"]},
+        "int8": {"units": ["a", "b"], "detections": 8, "borderline": 2, "hits": one, **dict.fromkeys(INT8, judged)},
+    }
+    musts, rows = _summary([[fold, fold]])
+    assert musts["E9.detector_int8_agreement"].value == pytest.approx(0.8)
+    said = {row["name"]: row for row in rows}
+    assert said["share of FP32's detections within 0.05 above the threshold"]["share"] == 0.25
+    for words in INT8.values():
+        assert said[f"{words}: F1 with FP32"]["f1"] == pytest.approx(0.8)
+        assert said[f"{words}: F1 with FP32, scores within 0.05 of the threshold spared"]["f1"] == 1
+        assert said[f"{words} - FP32"]["difference_ap"] == pytest.approx(-0.75)
