@@ -13,6 +13,7 @@ __all__ = ["MODULES", "benchmark"]
 MODULES = {
     "E1": "benchmarks.adaptation.domains",
     "E2": "benchmarks.adaptation.solar",
+    "E3": "benchmarks.adaptation.without_defects",
     "E4": "benchmarks.adaptation.mentoring",
     "E6": "benchmarks.adaptation.selection",
     "E9": "benchmarks.adaptation.detector",

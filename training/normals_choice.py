@@ -21,6 +21,8 @@ __all__ = ["MOST", "Choice", "audit_drawn", "chosen_by_audit"]
 
 MOST = 30
 """Pictures of an audit: a few minutes of an operator."""
+LEFT = 3
+"""One picture in so many of part train, at most: the others are there to train with."""
 MARGIN = 0.0
 """AUROC by which a later method must beat the first on the audit."""
 
@@ -48,7 +50,7 @@ def audit_drawn(line: Line, *, seed: int, most: int = MOST) -> tuple[Sample, ...
     Args:
         line: The new one; its labels are looked up by whoever reads the pictures.
         seed: Of the lot.
-        most: At most so many, up to ``MOST``.
+        most: At most so many, up to ``MOST``, and no more than a third of what is there.
 
     Raises:
         DatasetError: More than ``MOST`` are asked for, there is none, or part train holds a test picture.
@@ -57,7 +59,7 @@ def audit_drawn(line: Line, *, seed: int, most: int = MOST) -> tuple[Sample, ...
         raise DatasetError(f"an audit of {most} pictures is asked for; give at most {MOST}")
     judged = {sample.image for sample in line.test} | line.withheld
     order = np.random.default_rng([seed, 14]).permutation(len(line.train))
-    drawn = tuple(line.train[n] for n in order[:most])
+    drawn = tuple(line.train[n] for n in order[: min(most, -(-len(order) // LEFT))])
     if not drawn:
         raise DatasetError(f"line {line.name} has no picture in part train to draw an audit from; add some")
     for sample in drawn:

