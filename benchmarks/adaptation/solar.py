@@ -35,9 +35,7 @@ MINUTES = 15.0
 NEEDS = ("torch", "cv2", "../shared/data/elpv_solar")
 
 DATA = machine.ROOT.parent / "shared" / "data" / "elpv_solar"
-SEEDS = tuple(range(10, 15))
-SEEN = tuple(range(5))
-"""A first run on these led to leaving AdaBN out on a frozen trunk, so they are not reported."""
+SEEDS = tuple(range(15, 20))
 TUNED_ON = 100
 """Whatever was tuned was tuned on seeds from here on."""
 SIDE_PX = 96
@@ -132,9 +130,10 @@ def result_of(blocks: Sequence[Block], seeds: Sequence[int], work: Mapping[str, 
             f"worst direction of default - source: {lowest}",
             "the best row is chosen on the other seeds, over both trunks, the oracle left out; MMD or DANN likewise",
             "8 blocks a domain are few: the interval over groups is wide, and the blocks are listed one by one",
-            f"a first run on seeds {SEEN[0]} to {SEEN[-1]} led to leaving AdaBN out on a frozen trunk, as trials on "
-            f"seed {TUNED_ON} had proposed; the reported seeds deal the same pictures anew and were run once, "
-            "afterwards; no target label chose anything",
+            "a first run, on seeds 0 to 4, led to leaving AdaBN out on a frozen trunk, as trials on "
+            f"seed {TUNED_ON} had proposed; a second, on 10 to 14, came before the trunk was no longer chosen by figures "
+            "at home; the reported seeds deal the same pictures anew and were run once, afterwards; no target label "
+            "chose anything",
         ],
         settings={"seeds": list(seeds), "folds": 2, "threads": 1, "jitter": True, "batch": BATCH, **work},
         data={"elpv_solar": machine.data_digest(DATA)},
