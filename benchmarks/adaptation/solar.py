@@ -131,9 +131,9 @@ def result_of(blocks: Sequence[Block], seeds: Sequence[int], work: Mapping[str, 
             "the best row is chosen on the other seeds, over both trunks, the oracle left out; MMD or DANN likewise",
             "8 blocks a domain are few: the interval over groups is wide, and the blocks are listed one by one",
             "a first run, on seeds 0 to 4, led to leaving AdaBN out on a frozen trunk, as trials on "
-            f"seed {TUNED_ON} had proposed; a second, on 10 to 14, came before the trunk was no longer chosen by figures "
-            "at home; the reported seeds deal the same pictures anew and were run once, afterwards; no target label "
-            "chose anything",
+            f"seed {TUNED_ON} had proposed; a second, on 10 to 14, came before the trunk was no longer chosen by "
+            "figures at home; the reported seeds deal the same pictures anew and were run once, afterwards; no target "
+            "label chose anything",
         ],
         settings={"seeds": list(seeds), "folds": 2, "threads": 1, "jitter": True, "batch": BATCH, **work},
         data={"elpv_solar": machine.data_digest(DATA)},
