@@ -79,6 +79,7 @@ def fit(
     told: str = "",
     progress: Callable[[int, int, Mapping[str, float]], None] = lambda step, steps, terms: None,
     measure_every: int = MEASURE_EVERY,
+    last: bool = True,
 ) -> list[dict[str, float]]:
     """Train modules in place.
 
@@ -91,10 +92,12 @@ def fit(
         averaging: Of the network's weights, exponential; 0 keeps the last ones.
         chance: All randomness of the batches; its state is kept for resuming.
         rates: Highest rate of a module by name, where it is not ``rate``.
-        resume: File to keep the state in; deleted at the end.  One that is there is gone on from.
+        resume: File to keep the state in.  One that is there is gone on from.
         told: What is trained on what: a state that was kept for something else is not gone on from.
         progress: Called after each step.
         measure_every: Steps between two measurements of the gradients, from the first step on; 0: none.
+        last: Nothing costly follows, so ``resume`` is deleted at the end; else it then holds the trained state, from
+            which all steps are passed over, and the caller deletes it.
 
     Returns:
         The terms of each step; where it was measured, beside each term ``grad_<term>``, the L2 norm of its
@@ -145,7 +148,7 @@ def fit(
                     average[name].lerp_(p, 1 - share)
         history.append(values)
         progress(step + 1, iterations, values)
-        if resume is not None and together.first and (step + 1) % SAVE_EVERY == 0 and step + 1 < iterations:
+        if resume is not None and together.first and _due(step + 1, iterations, last=last):
             _keep(resume, modules, average, optimiser, chance, history, told)
     with torch.no_grad():
         for name, p in network.named_parameters():
@@ -154,9 +157,14 @@ def fit(
     for module in modules.values():
         module.eval()
         module.to("cpu", torch.float32)
-    if resume is not None and together.first:
+    if last and resume is not None and together.first:
         resume.unlink(missing_ok=True)
     return history
+
+
+def _due(done: int, iterations: int, *, last: bool) -> bool:
+    """Whether a state is kept after so many steps."""
+    return not last if done == iterations else done % SAVE_EVERY == 0
 
 
 def _on(device: torch.device) -> AbstractContextManager[object]:

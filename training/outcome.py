@@ -17,6 +17,7 @@ from training.checkpoint import Checkpoint, save_checkpoint
 from training.config import Config
 from training.evaluate import Evaluation, save_arrays
 from training.health import write_health
+from training.interpolation import BORNE, in_words
 from training.normals import Transfer
 from training.page import Page, Table, write_page
 from training.progress import Curves
@@ -127,7 +128,11 @@ def write_retrained(found: Checkpoint, strategy: str, counts: Mapping[str, int],
     words = ", ".join(f"{count} {kind}" for kind, count in counts.items())
     title = f"Retrained by {strategy}{': ' if words else ''}{words}"
     save_checkpoint(found, out)
-    _write(out, "retrain", title, {"strategy": strategy, "answers": dict(counts)}, found, work)
+    held = {name: found.figures[name] for name in BORNE if name in found.figures}
+    said = {"strategy": strategy, "answers": dict(counts), **held}
+    if held:
+        work.notes.append(in_words(**held))
+    _write(out, "retrain", title, said, found, work)
 
 
 def write_transferred(found: Transfer, out: Path, name: str, said: Mapping[str, Any], work: Work) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from edge_sdk.arrays import Image
 from edge_sdk.documents import sha256_hex
 from edge_sdk.quality.datasets import Lines
 from edge_sdk.vision.preprocess import PreprocessSpec
@@ -19,6 +20,7 @@ from training.checkpoint import Checkpoint
 from training.data.frozen import Feed
 from training.data.views import Views, batches_of, views_of
 from training.fitting import Terms, fit
+from training.interpolation import BORNE, borne
 from training.lines import line_state, uncalibrated
 from training.losses.adversarial import DomainSegmenter, adversarial_loss, ganin_weight
 from training.losses.distillation import distillation_loss
@@ -54,9 +56,10 @@ def retrain(
     """Train with the original labels and with what operators answered of the new line.
 
     ``L = L_S + lambda * L_W``: every step sees as many original as mentored pictures, each line a batch
-    of its own, normalised by its own statistics.  Afterwards the statistics of both lines are measured
-    anew; a frozen trunk keeps its own.  Where half of the answered control sample is enough for a guarantee, that half
-    trains nothing and gives the line its thresholds.
+    of its own, normalised by its own statistics.  Then the weights go back towards the deployed ones as far as the
+    original line's held-out pictures need it, where the strategy says so.  Last the statistics of both lines are
+    measured anew; a frozen trunk keeps its own.  Where half of the answered control sample is enough for a guarantee,
+    that half trains nothing and gives the line its thresholds.
 
     Args:
         baseline: The deployed model, which the operators were asked about.
@@ -103,14 +106,18 @@ def retrain(
         counts = batches.counts()
         if network.frozen:
             load_statistics(network, home)
-        known, here = batches.original(counts).next()
+        if way.shared:
+            known, here, weak, there = batches.original(counts).beside(batches.mentored(counts))
+        else:
+            known, here = batches.original(counts).next()
         supervised = supervised_loss(network.head(here), known.truth, known.known, known.maximum, shown=known.shown)
         if not way.new_data:
             return {"supervised": supervised}
-        if network.frozen:
-            load_statistics(network, away)
         feed = batches.mentored(counts)
-        weak, there = feed.next()
+        if not way.shared:
+            if network.frozen:
+                load_statistics(network, away)
+            weak, there = feed.next()
         answered = network.head(there)
         loss_weak = masked_bce(answered, weak.truth, weak.known)
         if weak.maximum.any():
@@ -139,25 +146,37 @@ def retrain(
         resume=resume,
         told=f"retrain {called} {way} {recipe.model_dump_json()} {baseline.data.get('digest')} {_digest(taught)}",
         progress=lambda step, steps, terms: progress(f"retrain {called}", step, steps, terms),
+        last=way.may_lose is None,
     )
+    figures = {name: value for name, value in baseline.figures.items() if name not in BORNE}
+    if network.frozen:
+        load_statistics(network, home)
+    if way.may_lose is not None:
+        held_out = views_of(lines.original, lines.original.validate, spec, grid=grid, labelled=True)
+        held = borne(network, baseline.network, home, original, held_out, spec, may_lose=way.may_lose)
+        figures |= held.document()
     new = views_of(line, line.train, spec, grid=grid, labelled=False).images
     if taught is not None:
         new = np.concatenate([new, taught.images])
     if len(new) > ENOUGH:
         new = new[np.linspace(0, len(new) - 1, ENOUGH).round().astype(int)]
     if network.frozen:
-        load_statistics(network, home)
-        statistics = dict(away)
+        statistics = dict(home if way.shared else away)
     else:
-        statistics = estimated(network, batches_of(new, spec, flips=True))
-    home_state = original_state(network, lines.original, original, spec, grid=grid, method="retrained")
-    whole = replace(baseline, network=network).with_line("original", home_state)
+        images = _alternating(original.images, new) if way.shared else new
+        statistics = estimated(network, batches_of(images, spec, flips=True))
+    home_state = original_state(
+        network, lines.original, original, spec, grid=grid, method="retrained",
+        statistics=statistics if way.shared else None,
+    )  # fmt: skip
+    whole = replace(baseline, network=network, figures=figures).with_line("original", home_state)
     sure = uncalibrated(home_state) if audit is None else uncalibrated(home_state, why=audit.missing())
     if audit is not None and isinstance(mentored, Mentored) and not audit.missing():
         sure = audited(whole, statistics, mentored, audit)
-    return whole.with_line(
-        name, line_state(network, statistics, new, spec, method="retrained", certainty=sure)
-    )
+    state = line_state(network, statistics, new, spec, method="retrained", certainty=sure)
+    if resume is not None and team().first:
+        resume.unlink(missing_ok=True)
+    return whole.with_line(name, state)
 
 
 class _Batches:
@@ -220,6 +239,13 @@ def _fresh(baseline: Checkpoint) -> CellNetwork:
     if network.frozen:
         network.trunk.load_state_dict(baseline.network.trunk.state_dict())
     return network
+
+
+def _alternating(images: Image, others: Image) -> Image:
+    """As many of both, by turns, so that every batch holds both."""
+    each = min(len(images), len(others))
+    first, second = (some[np.linspace(0, len(some) - 1, each).round().astype(int)] for some in (images, others))
+    return np.stack([first, second], axis=1).reshape(2 * each, *images.shape[1:])
 
 
 def _digest(views: Views | None) -> str:

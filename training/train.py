@@ -20,7 +20,7 @@ from training.lines import calibrated, line_state
 from training.losses.supervised import supervised_loss
 from training.networks.cellnet import CellNetwork, stride_of
 from training.recipe import Recipe
-from training.statistics import estimated, statistics_of
+from training.statistics import Statistics, estimated, statistics_of
 from training.trunks import Start, start_of
 
 __all__ = ["Progress", "original_state", "preprocess_of", "train"]
@@ -142,15 +142,23 @@ def _fitted(
 
 
 def original_state(
-    network: CellNetwork, line: Line, views: Views, spec: PreprocessSpec, *, grid: tuple[int, int], method: str
+    network: CellNetwork,
+    line: Line,
+    views: Views,
+    spec: PreprocessSpec,
+    *,
+    grid: tuple[int, int],
+    method: str,
+    statistics: Statistics | None = None,
 ) -> LineState:
     """What belongs to the original line once the weights stand.
 
-    Its statistics are measured on its training pictures, its temperature and thresholds fitted on its part validate.
+    Its statistics are measured on its training pictures unless they are given, its temperature and thresholds fitted
+    on its part validate.
     """
-    if network.frozen:
+    if statistics is None and network.frozen:
         statistics = statistics_of(network)
-    else:
+    elif statistics is None:
         statistics = estimated(network, batches_of(views.images, spec, flips=True))
     held_out = views_of(line, line.validate, spec, grid=grid, labelled=True)
     certainty = calibrated(network, statistics, held_out, spec)

@@ -42,6 +42,7 @@ class Bench:
     def __init__(self, recipe: Recipe, sizes: Sizes, rounds: Sizes) -> None:
         self._recipe, self._sizes, self._rounds = recipe, sizes, rounds
         self._asked: dict[Mentor, Asked] = {}
+        self._retrained: dict[tuple[Strategy, Mentor], Checkpoint] = {}
         self._tests: dict[float, Views] = {}
 
     @cached_property
@@ -99,7 +100,8 @@ class Bench:
     def rounds(self, strategy: Strategy, mentor: Mentor) -> list[dict[str, float]]:
         """Three rounds on a line that drifts on; each asks with the model of the round before.
 
-        Every round trains on all answers so far, as a hub exports them.
+        Every round trains on what its own model was answered: older answers show the line as it was, and are in the
+        weights already.
 
         Returns:
             A round: new cell AP on its own test ``after`` and ``before`` it, and of the first round's model
@@ -110,15 +112,15 @@ class Bench:
         from training.retrain import retrain
 
         model, first = self.baseline, None
-        answered: Views | None = None
         found = []
         for drift in DRIFTS:
             lines = self._drifted(drift).lines
-            asked = ask(model, lines.new[0], mentor, seed=self._recipe.seed)
-            taught = asked.taught(strategy)
-            answered = taught if answered is None else answered.joined(taught)
-            later = retrain(model, lines, self._recipe, mentored=answered, strategy=strategy)
-            first = later if first is None else first
+            if first is None:
+                asked, later = self.asked(mentor), self.retrained(strategy, mentor)
+                first = later
+            else:
+                asked = ask(model, lines.new[0], mentor, seed=self._recipe.seed)
+                later = retrain(model, lines, self._recipe, mentored=asked.taught(strategy), strategy=strategy)
             test = self._test(drift)
 
             def ap(one: Checkpoint, views: Views = test) -> float:
@@ -142,8 +144,12 @@ class Bench:
         """The baseline after this operator's answers."""
         from training.retrain import retrain
 
-        taught = self.asked(mentor).taught(strategy) if strategy.asks else None
-        return retrain(self.baseline, self.drawn.lines, self._recipe, mentored=taught, strategy=strategy)
+        if (strategy, mentor) not in self._retrained:
+            taught = self.asked(mentor).taught(strategy) if strategy.asks else None
+            self._retrained[strategy, mentor] = retrain(
+                self.baseline, self.drawn.lines, self._recipe, mentored=taught, strategy=strategy
+            )
+        return self._retrained[strategy, mentor]
 
     @cached_property
     def _test_original(self) -> Views:

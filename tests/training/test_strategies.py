@@ -53,7 +53,7 @@ def test_the_papers_table_and_its_controls_have_a_name_each() -> None:
     assert {"longer", "masked-same-rate", "scratch-unbalanced", "unmasked", "pseudo-labels"} <= STRATEGIES.keys()
     assert SHIPPED in STRATEGIES
     transfer = STRATEGIES["masked"]
-    assert (transfer.init, transfer.lr_scale, transfer.length, transfer.known) == ("baseline", 0.25, 0.5, "mentored")
+    assert (transfer.init, transfer.lr_scale, transfer.length, transfer.known) == ("baseline", 0.25, 1.0, "mentored")
     assert STRATEGIES["scratch"] == Strategy()
     assert strategy_named(transfer) == ("masked", transfer)
     assert strategy_named("masked") == ("masked", transfer)
@@ -68,6 +68,8 @@ def test_a_strategy_that_makes_no_sense_is_told() -> None:
         Strategy(lr_scale=0)
     with pytest.raises(ConfigError, match="without new data can neither know, align nor distil anything"):
         Strategy(new_data=False, known="+omnia")
+    with pytest.raises(ConfigError, match="shared statistics are a control: with new data, without distil and"):
+        Strategy(init="baseline", may_lose=0.01, shared=True)
     with pytest.raises(ConfigError, match="there is no strategy 'mask'; give one of scratch, scratch"):
         strategy_named("mask")
 
@@ -142,6 +144,18 @@ def test_fresh_weights_are_fresh_and_deployed_ones_are_gone_on_from(baseline: Ch
     near = retrain(baseline, lines, FEW, mentored=taught, strategy="masked").network.head.weight.detach()
     far = retrain(baseline, lines, FEW, mentored=taught, strategy="scratch").network.head.weight.detach()
     assert float((near - old).abs().max()) < 0.02 < float((far - old).abs().max())
+
+
+def test_shared_statistics_are_of_both_lines_and_the_same_on_both(baseline: Checkpoint, lines: Lines) -> None:
+    taught = asked_of(baseline, lines, Mentor(ask_from=0.02, flagged=0.5)).taught("masked")
+    found = retrain(baseline, lines, FEW, mentored=taught, strategy=Strategy(init="baseline", shared=True))
+    here, there = found.line("original").statistics, found.line("new").statistics
+    assert all(torch.equal(one, there[name]) for name, one in here.items())
+    apart = retrain(baseline, lines, FEW, mentored=taught, strategy=Strategy(init="baseline"))
+    name = next(name for name in here if name.endswith("running_mean"))
+    ends = apart.line("original").statistics[name], apart.line("new").statistics[name]
+    between = (here[name] - ends[0]) * (here[name] - ends[1])
+    assert (between[(ends[0] - ends[1]).abs() > 0.01] < 0).float().mean() > 0.9  # of the first layer: in between
 
 
 def test_a_batch_holds_as_many_of_both_lines_though_few_were_answered(

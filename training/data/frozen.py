@@ -178,6 +178,13 @@ class Feed:
         """The next batch alone."""
         return self._stream.next()
 
+    def beside(self, other: Feed) -> tuple[Batch, Tensor, Batch, Tensor]:
+        """The next batch of both feeds and their maps, normalised together: what they share is not a line's own."""
+        mine, theirs = self.drawn(), other.drawn()
+        whole = torch.cat([mine.frame, theirs.frame])
+        last = self.network.above(whole) if self._kept else self.network.features(whole)
+        return mine, last[: len(mine.frame)], theirs, last[len(mine.frame) :]
+
     def last_map(self, network: CellNetwork, batch: Batch) -> Tensor:
         """Of this feed's batch, ``(N, F, h, w)``, by this network or another one with the same trunk."""
         return network.above(batch.frame) if self._kept else network.features(batch.frame)

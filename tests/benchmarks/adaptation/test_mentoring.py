@@ -98,7 +98,9 @@ def test_the_lower_end_is_the_value_and_a_loss_turns_the_interval_round() -> Non
 
 
 def test_every_row_is_a_strategy_that_there_is_and_no_candidate_saw_labels() -> None:
-    assert set(mentoring.TABLE) | set(mentoring_real.CANDIDATES) | set(mentoring_real.CONTROLS) <= set(STRATEGIES)
+    assert set(mentoring_real.CANDIDATES) | set(mentoring_real.CONTROLS) <= set(STRATEGIES)
+    assert {f"{mentoring.SPARED}-free", f"{mentoring.SPARED}-shared"} <= set(STRATEGIES)
+    assert not set(mentoring.SEEDS) & set(mentoring.SEEN) and max(mentoring.SEEDS) < mentoring.TUNED_ON
     assert all(STRATEGIES[name].asks and STRATEGIES[name].init == "baseline" for name in mentoring_real.CANDIDATES)
     assert len([key for key in musts_from_csv() if key.startswith("E4.")]) == 9
 
