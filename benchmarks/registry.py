@@ -16,6 +16,7 @@ MODULES = {
     "E3": "benchmarks.adaptation.without_defects",
     "E4": "benchmarks.adaptation.mentoring",
     "E6": "benchmarks.adaptation.selection",
+    "E8": "benchmarks.adaptation.drift",
     "E9": "benchmarks.adaptation.detector",
     "L1": "benchmarks.loop",
     "Q5": "benchmarks.export_nodes",

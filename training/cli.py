@@ -1,4 +1,4 @@
-"""``python -m training train | adapt | transfer | retrain | evaluate | audit | pictures``.
+"""``python -m training train | adapt | transfer | retrain | evaluate | audit | pictures | drift``.
 
 Data on stdout, talk on stderr.  0 it worked; 1 it did not, and why is the last line; 2 it was asked
 wrongly.  What each command writes beside its checkpoint is in ``training.outcome``.
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from calibration.console import hand_out, refusals, say
+from training.drift_cli import drift
 from training.normals_cli import transfer
 from training.options import (
     CheckpointArgument,
@@ -114,9 +115,7 @@ def train(
             if work.first:
                 write_trained(found, out, work)
     facts = {"out": str(out), "classes": list(found.classes), **found.figures}
-    _hand_out(
-        work, facts, json_, f"{out}: {', '.join(found.classes)}; loss {found.figures['loss_last']:g}"
-    )
+    _hand_out(work, facts, json_, f"{out}: {', '.join(found.classes)}; loss {found.figures['loss_last']:g}")
 
 
 @app.command()
@@ -344,6 +343,7 @@ def pictures(
 
 
 app.command(name="transfer")(transfer)
+app.command(name="drift")(drift)
 
 
 def main() -> None:

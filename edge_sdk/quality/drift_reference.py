@@ -29,7 +29,11 @@ LEVELS = (0.05, 0.25, 0.5, 0.75, 0.9, 0.95)
 """Of the reference's scores: the quantiles that are watched."""
 MOVED = 0.2
 """Share of frames that must have changed sides of a quantile before scores count as moved, however sure it is."""
-ROUNDS = 4000
+ROUNDS = 2000
+"""Windows drawn to set a threshold."""
+HOMES, SURE = 200, 0.9
+"""References drawn anew, and the share of them that must keep ``FALSE_ALARMS``: what is wrong with a reference of few
+pictures stays wrong for as long as the bundle is used."""
 SMALLEST = 1e-6
 """Of a standard deviation, so that a feature that is always 0 divides nothing by 0."""
 
@@ -111,9 +115,10 @@ def reference_of(
 ) -> Reference:
     """Make a line's reference, with thresholds that an unchanged line seldom crosses.
 
-    A window and the reference itself are drawn anew from the pictures in each of ``rounds``, so h covers what a window
-    differs by chance and what a reference of n pictures is wrong by.  Where neighbouring pictures are alike, as on a
-    web, windows are runs of neighbours: independent ones would differ less than the line's own do.
+    Windows are drawn from the pictures, and the reference itself is drawn anew ``HOMES`` times: h is so high that
+    ``SURE`` of the references as small as this one have at most alpha of the windows above it.  Where neighbouring
+    pictures are alike, as on a web, what is drawn are runs of neighbours: independent pictures would differ less than
+    the line's own windows do.
 
     Args:
         vectors: ``(n, d)`` in the order in which the pictures were taken.
@@ -151,20 +156,22 @@ def reference_of(
     sides = (scores[:, None] <= quantiles).astype(np.float64)
     block = window if _alike(x) else 1
     chance = np.random.default_rng(seed)
-    drawn, shifts = np.empty(rounds), np.empty(rounds)
-    for round_ in range(rounds):
-        home, away = x[_run(n, n, block, chance)], _run(n, window, block, chance)
-        drawn[round_] = statistic(x[away].mean(axis=0), home.mean(axis=0), home.std(axis=0), window=window)
-        late = _run(n, window * KEPT, block, chance)
-        shifts[round_] = np.abs(sides[late].mean(axis=0) - sides[_run(n, n, block, chance)].mean(axis=0)).max()
+    windows = np.stack([x[_run(n, window, block, chance)].mean(axis=0) for _ in range(rounds)])
+    late = np.stack([sides[_run(n, window * KEPT, block, chance)].mean(axis=0) for _ in range(rounds)])
+    high, moved = np.empty(HOMES), np.empty(HOMES)
+    for home in range(HOMES):
+        which = _run(n, n, block, chance)
+        z = (windows - x[which].mean(axis=0)) / np.maximum(x[which].std(axis=0), SMALLEST)
+        high[home] = np.quantile(window * np.mean(z * z, axis=1), 1 - false_alarms)
+        moved[home] = np.quantile(np.abs(late - sides[which].mean(axis=0)).max(axis=1), 1 - false_alarms)
     return Reference(
         mean=x.mean(axis=0).astype(np.float32),
         sd=x.std(axis=0).astype(np.float32),
         n=n,
-        threshold=float(np.quantile(drawn, 1 - false_alarms, method="higher")),
+        threshold=float(np.quantile(high, SURE)),
         scores=quantiles,
         below=sides.mean(axis=0).astype(np.float32),
-        score_threshold=max(MOVED, float(np.quantile(shifts, 1 - false_alarms, method="higher"))),
+        score_threshold=max(MOVED, float(np.quantile(moved, SURE))),
         facts_mean=facts.mean(axis=0).astype(np.float32),
         facts_sd=facts.std(axis=0).astype(np.float32),
         detected=float(np.mean(detected)) if as_they_come else None,

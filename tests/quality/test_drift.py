@@ -44,7 +44,7 @@ def looks(count: int, seed: int, **changed: float) -> np.ndarray:
     """``(count, 6)`` facts."""
     chance = np.random.default_rng(seed)
     mean = np.array([changed.get(name, usual) for name, usual in zip(FACTS, LOOKS, strict=True)])
-    return (mean + 0.01 * chance.standard_normal((count, len(FACTS)))).astype(np.float32)
+    return (mean + 0.001 * chance.standard_normal((count, len(FACTS)))).astype(np.float32)
 
 
 def made(count: int = 256, seed: int = 100, **more: object) -> Reference:
