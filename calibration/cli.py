@@ -114,10 +114,11 @@ def render(
         if arch not in known:
             raise ConfigError(f"there is no architecture {arch}; give {', '.join(known)}")
         graph, table = load_graph(model), read_ranges(ranges)
+        kept = tuple(keep_float or ()) + _said_to_keep(model, graph)
         layouts: dict[str, Layout] = {"trt": "tensorrt", "cpu": "onnxruntime"}
         models = {
             kind: qdq_from_onnx(
-                graph, table, layout=layout, architecture=known[arch], keep_float=keep_float or ()
+                graph, table, layout=layout, architecture=known[arch], keep_float=kept
             )
             for kind, layout in layouts.items()
         }
@@ -254,6 +255,15 @@ def _renderings(named: list[Path], graph: Graph) -> dict[str, Path]:
             found[kind] = beside
             say(f"{beside} lies beside it and is compared too")
     return found
+
+
+def _said_to_keep(model: Path, graph: Graph) -> tuple[str, ...]:
+    """Nodes that the network itself wants in float, as ``export.json`` beside the graph says."""
+    path = model.with_name("export.json")
+    if not path.exists():
+        return ()
+    exported = read_exported(path)
+    return exported.keep_float or () if exported.graph_sha256 == graph.digest else ()
 
 
 def _layout_of(path: Path, graph: Graph) -> str:

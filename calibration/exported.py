@@ -60,6 +60,10 @@ class Exported(Tolerant):
     thresholds: tuple[ClassThresholds, ...]
     how: str = "given"
     guarantee: str = "none"
+    normals: tuple[float, ...] | None = None
+    """Of an anomaly map: the highest distances of the normals that it was calibrated on."""
+    keep_float: tuple[str, ...] | None = None
+    """Nodes that an INT8 rendering leaves as they are, where the network says so."""
     cell_px: int
     parity: tuple[ParityRow, ...]
     versions: dict[str, str] = Field(default_factory=dict)

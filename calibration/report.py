@@ -136,13 +136,14 @@ def compare_on_pictures(
 
     Raises:
         DatasetError: There is no picture.
-        FormatError: The graph has neither cells nor scores, or another size.
+        FormatError: The graph has nothing to judge by, or another size.
     """
     if not samples:
         raise DatasetError("there is no picture to compare on; give a folder with at least one, better 100")
-    if "cells" not in graph.outputs and "scores" not in graph.outputs:
+    if not {"cells", "scores"} & set(graph.outputs) and not ("novelty" in graph.outputs and exported.normals):
         raise FormatError(
-            f"the graph's outputs are {', '.join(graph.outputs)}; a verdict needs one named cells, or boxes with scores"
+            f"the graph's outputs are {', '.join(graph.outputs)}; a verdict needs one named cells, boxes with scores, "
+            "or novelty with its normals"
         )
     check_size(graph, spec)
     bands, temperature = exported.bands(), exported.temperature()
@@ -160,17 +161,17 @@ def compare_on_pictures(
         progress()
     assert first is not None
     whole = {name: np.concatenate(rows) for name, rows in before.items()}
-    cells = area_logits(whole)
+    cells = area_logits(whole, normals=exported.normals)
     assert cells is not None  # as seen above
     confidence = confidence_from_logits(cells, temperature)
     costs = []
     for kind, path in renderings.items():
         times = _interleaved(fp32, sessions[kind], first) if kind == "cpu" else (None, None)
         rendered = {name: np.concatenate(rows) for name, rows in after[kind].items()}
-        other = area_logits(rendered)
+        other = area_logits(rendered, normals=exported.normals)
         assert other is not None  # a rendering has the outputs of its graph
-        boxes = (whole["boxes"], rendered["boxes"]) if "boxes" in whole else None
-        measured = _measured(cells, other, samples, bands, temperature, boxes)
+        raw = next(((whole[name], rendered[name]) for name in ("boxes", "novelty") if name in whole), None)
+        measured = _measured(cells, other, samples, bands, temperature, raw)
         surest = confidence_from_logits(other, temperature).max(axis=(2, 3))
         found = verdicts(confidence_from_logits(other, temperature), bands)
         feature = sqnr_db(whole["feature"], rendered["feature"]) if "feature" in whole else None
@@ -202,10 +203,10 @@ def _measured(
     samples: Sequence[Sample],
     bands: Thresholds,
     temperature: Floats,
-    boxes: tuple[Floats, Floats] | None,
+    raw: tuple[Floats, Floats] | None,
 ) -> Measured:
     """The comparison, with score and recall where the pictures' labels are known."""
-    base = compare(cells, other, bands, temperature=temperature, boxes=boxes)
+    base = compare(cells, other, bands, temperature=temperature, raw=raw)
     healthy = [sample.healthy for sample in samples]
     known = np.array([one is not None for one in healthy])
     truth = np.array([one is False for one in healthy])

@@ -13,11 +13,13 @@ import numpy as np
 
 from calibration.collect import frames_of
 from calibration.exported import Exported
-from calibration.sessions import open_session
+from calibration.sessions import Session, open_session
 from edge_sdk.documents import canonical_json, read_json, sha256_file, write_atomic
 from edge_sdk.errors import DatasetError, FormatError
+from edge_sdk.labels import Thresholds
 from edge_sdk.manifest import ClassThresholds, RenderingThresholds
 from edge_sdk.quality.datasets import Sample
+from edge_sdk.quality.novelty import band_of_normals
 from edge_sdk.quality.pictures import picture_size
 from edge_sdk.quality.thresholds import ALPHA, calibrated_band
 from edge_sdk.vision.decode import confidence_from_logits
@@ -38,6 +40,8 @@ def rendering_thresholds(
 ) -> RenderingThresholds:
     """Run a graph on labelled pictures and calibrate its thresholds.
 
+    An anomaly map's are of good parts alone: pictures labelled healthy, or those of a folder that says nothing.
+
     Args:
         path: The graph that a station would run.
         role: ``fp32``, ``int8-cpu`` or ``int8-trt``.
@@ -51,10 +55,13 @@ def rendering_thresholds(
         With ``guarantee`` ``conformal alpha n``, or ``none`` and what is missing.
 
     Raises:
-        DatasetError: No picture has a label that says healthy or names a class of the model.
+        DatasetError: No picture has a label that says healthy or names a class of the model; of an anomaly map, too few
+            are of good parts.
         FormatError: The graph has no output named cells.
     """
     session = open_session(path, reference=role == "int8-trt")
+    if "novelty" in session.outputs and exported.normals:
+        return _of_normals(session, path, role, samples, spec, exported, alpha, progress)
     if "cells" not in session.outputs:
         raise FormatError(f"{path} has no output named cells; thresholds are of cells, so export a graph that has it")
     classes = exported.classes
@@ -81,6 +88,31 @@ def rendering_thresholds(
         [[one.healthy is False and (len(classes) == 1 or one.label == name) for name in classes] for one in judged]
     )
     found = calibrated_band(maxima, healthy, shows, alpha=alpha, source=f"the labelled set for {role}")
+    return _said(found, path, role, exported)
+
+
+def _of_normals(
+    session: Session,
+    path: Path,
+    role: str,
+    samples: Sequence[Sample],
+    spec: PreprocessSpec,
+    exported: Exported,
+    alpha: float,
+    progress: Callable[[], None],
+) -> RenderingThresholds:
+    """Of an anomaly map, whose distances stay counted among FP32's normals."""
+    assert exported.normals is not None  # the caller has looked
+    highest: dict[str, float] = {}
+    for sample, frame in frames_of([one for one in samples if one.healthy or not one.label], spec):
+        found = float(session.run(frame)["novelty"].max())
+        highest[sample.unit] = max(found, highest.get(sample.unit, found))
+        progress()
+    band = band_of_normals(np.array(list(highest.values())), exported.normals, alpha=alpha, strict=True)
+    return _said(band, path, role, exported)
+
+
+def _said(found: Thresholds, path: Path, role: str, exported: Exported) -> RenderingThresholds:
     bands = tuple(
         ClassThresholds(
             class_name=name,
@@ -89,7 +121,7 @@ def rendering_thresholds(
             defective_from=_short(found.defective_from[k]),
             temperature=_short(exported.temperature()[k]),
         )
-        for k, name in enumerate(classes)
+        for k, name in enumerate(exported.classes)
     )
     return RenderingThresholds(
         rendering=role, sha256=sha256_file(path), thresholds=bands, how=found.how, guarantee=found.guarantee

@@ -67,6 +67,7 @@ class Judge:
         self._clock = clock or SystemClock()
         self._thresholds = thresholds_of(manifest, rendering)
         self._temperature = np.array([band.temperature for band in manifest.thresholds], np.float32)
+        self._normals = manifest.postprocess.normals
         spec = manifest.preprocess
         self._input = np.zeros((1, 3, spec.height, spec.width), np.float32)
         self._feeds: dict[str, Array] = {runner.inputs[0].name: self._input}
@@ -100,12 +101,15 @@ class Judge:
         )
 
     def _cells(self, outputs: Mapping[str, Array], shape: tuple[int, ...]) -> _Decoded:
-        logits = outputs.get("cells")
-        if logits is None or logits.ndim != 4 or logits.shape[:2] != (1, len(self.labels)):
-            told = "nothing" if logits is None else f"{logits.shape}"
+        name = "cells" if self._normals is None else "novelty"
+        given = outputs.get(name)
+        if given is None or given.ndim != 4 or given.shape[:2] != (1, len(self.labels)):
+            told = "nothing" if given is None else f"{given.shape}"
             raise RunnerError(
-                f"cells is {told}; the bundle promises (1, {len(self.labels)}, h, w), so pack it again"
+                f"{name} is {told}; the bundle promises (1, {len(self.labels)}, h, w), so pack it again"
             )
+        logits = area_logits({name: given}, normals=self._normals)
+        assert logits is not None  # cells are logits, and novelty has its normals
         confidence = confidence_from_logits(logits[0], self._temperature)
         pass_below, cell_px = self._thresholds.pass_below, self.manifest.postprocess.cell_px
         place, valid = self._place_of(shape, confidence.shape[1:])

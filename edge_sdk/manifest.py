@@ -87,15 +87,25 @@ class RenderingThresholds(Tolerant):
 class PostprocessSpec(Tolerant):
     """How the network's output becomes confidences."""
 
-    kind: Literal["cells", "anchors"] = "cells"
-    """``cells``: the graph gives a confidence map.  ``anchors``: it gives boxes and their scores."""
+    kind: Literal["cells", "anchors", "novelty"] = "cells"
+    """``cells``: the graph gives a confidence map.  ``anchors``: it gives boxes and their scores.  ``novelty``: it
+    gives an anomaly map, which ``normals`` turn into confidence."""
     cell_px: int = Field(gt=0)
     """Side of a cell, or the anchors' step, in pixels of the network's input."""
     iou: float | None = Field(None, gt=0, lt=1)
     """Of a detector: two boxes of a class that overlap by more report one defect; without it by more than 0.5."""
+    normals: tuple[float, ...] | None = Field(None, min_length=1)
+    """Of an anomaly map: the highest distance of each normal (or group of them) that it was calibrated on, ascending;
+    confidence is 1 minus the conformal p-value among them."""
     how: str = "given"
     """How the thresholds were chosen."""
     guarantee: str = "none"
+
+    @model_validator(mode="after")
+    def _has_normals(self) -> PostprocessSpec:
+        if (self.kind == "novelty") != (self.normals is not None):
+            raise ValueError("an anomaly map needs the distances of its normals, and nothing else has any")
+        return self
 
 
 class WatchReference(Tolerant):

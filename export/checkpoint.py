@@ -55,6 +55,8 @@ class LineFile(Tolerant):
     how: str = "given"
     """How the thresholds were chosen."""
     guarantee: str = "none"
+    normals: tuple[float, ...] | None = None
+    """Of an anomaly map: the highest distances of its normals."""
     method: str = ""
     """How the line's tensors came about."""
 

@@ -27,6 +27,8 @@ def with_watch(
     bands: Thresholds,
     temperature: Floats,
     calibrated: Sequence[RenderingThresholds] | None,
+    *,
+    normals: Sequence[float] | None = None,
 ) -> tuple[DriftReference | None, dict[str, str]]:
     """The checkpoint's drift reference with what the watch needs, a rendering each.
 
@@ -41,6 +43,7 @@ def with_watch(
         bands: Thresholds of the line, on FP32 outputs.
         temperature: ``(K,)``.
         calibrated: Of renderings that have thresholds of their own.
+        normals: Of an anomaly map, see ``area_logits``.
 
     Returns:
         The reference, and by role why there is none.
@@ -54,7 +57,7 @@ def with_watch(
         own = next((one.thresholds for one in calibrated or () if one.rendering == role), None)
         below = bands.pass_below if own is None else np.array([band.pass_below for band in own], np.float32)
         outputs = {name: values[kept] for name, values in golden.outputs[role].items()}
-        logits = area_logits(outputs)
+        logits = area_logits(outputs, normals=normals)
         if logits is None:
             unwatched[role] = "it gives neither cells nor scores"
             continue

@@ -12,7 +12,7 @@ from onnx import ModelProto
 from calibration.exported import Exported, shapes_of, write_exported, write_preprocess
 from edge_sdk.documents import sha256_hex, write_atomic
 from export.checkpoint import read_checkpoint
-from export.graph import OPSET, check_grid, onnx_from_torch, outputs_of
+from export.graph import OPSET, check_grid, kept_in_float, onnx_from_torch, outputs_of
 from export.parity import BATCHES, check_parity
 
 __all__ = ["export_checkpoint"]
@@ -73,6 +73,8 @@ def export_checkpoint(
         thresholds=checkpoint.said.thresholds,
         how=checkpoint.said.how,
         guarantee=checkpoint.said.guarantee,
+        normals=checkpoint.said.normals,
+        keep_float=kept_in_float(network, model) or None,
         cell_px=file.cell_px,
         parity=parity,
         versions={name: metadata.version(name) for name in ("torch", "onnx", "onnxscript", "onnxruntime")},

@@ -69,6 +69,7 @@ def golden_set(
     temperature: Floats,
     *,
     gates: Gates,
+    normals: Sequence[float] | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> GoldenSet:
     """Choose clear pictures, as many passed as defective where there are, the same ones every time.
@@ -80,6 +81,7 @@ def golden_set(
         bands: Thresholds of the line.
         temperature: ``(K,)``.
         gates: Of the bundle.
+        normals: Of an anomaly map, see ``area_logits``.
         progress: Called after each picture.
 
     Raises:
@@ -100,16 +102,17 @@ def golden_set(
                 outputs[role].setdefault(name, []).append(values)
         progress()
     whole = {role: {name: np.concatenate(rows) for name, rows in by.items()} for role, by in outputs.items()}
-    areas = {role: area_logits(by) for role, by in whole.items()}
+    areas = {role: area_logits(by, normals=normals) for role, by in whole.items()}
     cells = areas["fp32"]
     if cells is None:
         raise BundleError(
-            "the graph has no output named cells or scores, so no verdict can be golden; export one that has"
+            "the graph has no output named cells or scores, nor novelty with its normals, so no verdict can be golden; "
+            "export one that has"
         )
     known = {role: found for role, found in areas.items() if found is not None}
     findings = {
         role: judge(
-            compare(cells, found, bands, temperature=temperature, boxes=_boxes(whole["fp32"], whole[role])),
+            compare(cells, found, bands, temperature=temperature, raw=_raw(whole["fp32"], whole[role])),
             gates,
             against="fp32",
         )
@@ -152,9 +155,9 @@ def golden_set(
     )
 
 
-def _boxes(first: Mapping[str, Floats], other: Mapping[str, Floats]) -> tuple[Floats, Floats] | None:
-    """Of two detectors."""
-    return (first["boxes"], other["boxes"]) if "boxes" in first else None
+def _raw(first: Mapping[str, Floats], other: Mapping[str, Floats]) -> tuple[Floats, Floats] | None:
+    """Boxes of two detectors, or distances of two anomaly maps."""
+    return next(((first[name], other[name]) for name in ("boxes", "novelty") if name in first), None)
 
 
 def _verdicts(cells: Floats, bands: Thresholds, temperature: Floats) -> Array:

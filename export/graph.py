@@ -16,7 +16,18 @@ from torch import Tensor, nn
 from edge_sdk.errors import EdgeError, FormatError
 from edge_sdk.vision.preprocess import PreprocessSpec
 
-__all__ = ["IR", "OPSET", "OUTPUTS", "ExportError", "Named", "onnx_from_torch", "outputs_of", "stripped"]
+__all__ = [
+    "IR",
+    "OPSET",
+    "OUTPUTS",
+    "ExportError",
+    "Named",
+    "check_grid",
+    "kept_in_float",
+    "onnx_from_torch",
+    "outputs_of",
+    "stripped",
+]
 
 OPSET = 19
 """The least that knows FP16 Q/DQ, and one that the last ONNX Runtime for Python 3.10 reads."""
@@ -149,9 +160,12 @@ def check_grid(outputs: Mapping[str, Tensor], spec: PreprocessSpec, *, cell_px: 
     """
     if "scores" in outputs:
         _check_anchors(outputs, classes=classes)
-    if "cells" not in outputs:
+    judged = next((name for name in ("cells", "novelty") if name in outputs), None)
+    if judged is None:
         return
-    _, found, rows, columns = outputs["cells"].shape
+    if outputs[judged].ndim != 4:
+        raise FormatError(f"the network's {judged} is {tuple(outputs[judged].shape)}; give (N, classes, rows, columns)")
+    _, found, rows, columns = outputs[judged].shape
     if found != classes:
         raise FormatError(
             f"the network gives {found} classes but the checkpoint names {classes}; mind its arguments"
@@ -162,6 +176,24 @@ def check_grid(outputs: Mapping[str, Tensor], spec: PreprocessSpec, *, cell_px: 
             f"the network gives {rows} x {columns} cells for {spec.height} x {spec.width} pixels, but with cell_px "
             f"{cell_px} they must be {wanted[0]} x {wanted[1]}; mind cell_px in checkpoint.json"
         )
+
+
+def kept_in_float(network: nn.Module, model: ModelProto) -> tuple[str, ...]:
+    """Nodes that are not to be rounded to INT8: what has a weight of the submodules that the network names in
+    ``keep_float``, and all that is computed from it.
+
+    Args:
+        network: May have an attribute ``keep_float``, names of submodules.
+        model: That it was exported to; its weights are still called as the network's.
+    """
+    submodules = tuple(f"network.{name}." for name in getattr(network, "keep_float", ()))
+    below: set[str] = set()
+    kept = []
+    for node in model.graph.node:
+        if submodules and any(name.startswith(submodules) or name in below for name in node.input):
+            kept.append(node.name)
+            below.update(node.output)
+    return tuple(kept)
 
 
 def _check_anchors(outputs: Mapping[str, Tensor], *, classes: int) -> None:

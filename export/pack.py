@@ -120,7 +120,16 @@ def bundle_from_parts(
         parts.exported.temperature(),
     )
     check_size(parts.graph, spec)
-    golden = golden_set(parts.graphs, samples, spec, bands, temperature, gates=table, progress=progress)
+    golden = golden_set(
+        parts.graphs,
+        samples,
+        spec,
+        bands,
+        temperature,
+        gates=table,
+        normals=parts.exported.normals,
+        progress=progress,
+    )
     left_out = dict(parts.left_out)
     for role, findings in golden.findings.items():
         if findings:
@@ -129,7 +138,16 @@ def bundle_from_parts(
     files = _files(parts, graphs, golden)
     entries = [_entry(path, data, role) for path, (data, role) in files.items()]
     calibrated = _calibrated(work, graphs)
-    drift, unwatched = with_watch(checkpoint.said.drift, golden, samples, tuple(graphs), bands, temperature, calibrated)
+    drift, unwatched = with_watch(
+        checkpoint.said.drift,
+        golden,
+        samples,
+        tuple(graphs),
+        bands,
+        temperature,
+        calibrated,
+        normals=parts.exported.normals,
+    )
     manifest = _manifest(
         name=name,
         version=version,
@@ -164,8 +182,10 @@ def _calibrated(work: Path, graphs: dict[str, Path]) -> tuple[RenderingThreshold
 
 
 def _postprocess(exported: Exported, cell_px: int) -> PostprocessSpec:
-    """A graph with cells is a map, one with scores alone a detector."""
+    """A graph with cells is a map, one with novelty an anomaly map, one with scores alone a detector."""
     said = {"cell_px": cell_px, "how": exported.how, "guarantee": exported.guarantee}
+    if "cells" not in exported.outputs and "novelty" in exported.outputs:
+        return PostprocessSpec.model_validate({**said, "kind": "novelty", "normals": exported.normals})
     if "cells" in exported.outputs or "scores" not in exported.outputs:
         return PostprocessSpec.model_validate(said)
     return PostprocessSpec.model_validate({**said, "kind": "anchors", "iou": IOU})

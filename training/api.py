@@ -38,6 +38,8 @@ from training.detector_retrain import SHIPPED_FOR_BOXES, retrain_detector
 from training.evaluate import Evaluation
 from training.recipe import Recipe
 from training.retrain import Mentored, read_mentored
+from training.scorers.evaluate import evaluate_scorer
+from training.scorers.network import FACTORY as SCORER
 from training.strategies import SHIPPED, SHIPPED_WITH_FLAGS
 from training.team import Team, at_work
 from training.train import Progress, quiet
@@ -167,6 +169,11 @@ def retrain(
     """
     with working(config):
         base = _loaded(baseline)
+        if base.factory == SCORER:
+            raise ConfigError(
+                "the checkpoint is a scorer of good parts, which learns from no answers; train a model of cells on the "
+                "answered pictures: python -m training train"
+            )
         _, lines, recipe = _on(base, config, tell)
         given = config.mentored if mentored is None else mentored
         taught = read_mentored(Path(given)) if isinstance(given, (str, Path)) else given
@@ -205,6 +212,8 @@ def evaluate(model: Model, data: Config | Path | str, *, progress: Progress = qu
     config = data if isinstance(data, Config) else Config(data=(Path(data),))
     with working(config):
         base = _loaded(model)
+        if base.factory == SCORER:
+            return Evaluation({"original": evaluate_scorer(base, config.data, progress=progress)}, {})
         _, lines, _ = _on(base, config, evaluating=True)
         if base.factory == DETECTOR:
             return Evaluation(evaluate_detector(base, lines, progress=progress), {})
@@ -262,6 +271,11 @@ def _say(lines: Lines, tell: Tell) -> None:
 
 
 def _check_cells(base: Checkpoint) -> None:
+    if base.factory == SCORER:
+        raise ConfigError(
+            "the checkpoint is a scorer of good parts, which is not adapted; fit one on the new line's good parts: "
+            "python -m training commission"
+        )
     if base.factory == DETECTOR:
         raise ConfigError(
             "the checkpoint is a detector, which is not adapted without labels; let operators answer its boxes and "

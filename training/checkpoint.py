@@ -53,6 +53,8 @@ class LineState:
     feature_sd: Array
     pictures: int
     """How many the drift reference was made of."""
+    normals: Array | None = None
+    """``(n,)`` of an anomaly map: the highest distance of each normal that it was calibrated on, ascending."""
     reliability: tuple[Mapping[str, Any], ...] = ()
     """A class: how its temperature came about, and how reliable confidences were before and after."""
 
@@ -222,6 +224,7 @@ def _line_document(state: LineState, classes: tuple[str, ...]) -> dict[str, Any]
         "how": bands.how,
         "guarantee": bands.guarantee,
         "method": state.method,
+        **({} if state.normals is None else {"normals": [_short(value) for value in state.normals]}),
         "drift": {
             "mean": [_short(value) for value in state.feature_mean],
             "sd": [_short(value) for value in state.feature_sd],
@@ -263,6 +266,7 @@ def _line_state(
             feature_mean=np.array(said["drift"]["mean"], np.float32),
             feature_sd=np.array(said["drift"]["sd"], np.float32),
             pictures=int(said["drift"]["n"]),
+            normals=np.array(said["normals"], np.float64) if "normals" in said else None,
             reliability=tuple(band["reliability"] for band in bands if "reliability" in band),
         )
     except (KeyError, TypeError) as error:

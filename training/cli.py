@@ -1,4 +1,4 @@
-"""``python -m training train | adapt | transfer | retrain | evaluate | audit | pictures | drift``.
+"""``python -m training train | commission | adapt | transfer | retrain | evaluate | audit | pictures | drift``.
 
 Data on stdout, talk on stderr.  0 it worked; 1 it did not, and why is the last line; 2 it was asked
 wrongly.  What each command writes beside its checkpoint is in ``training.outcome``.
@@ -6,14 +6,13 @@ wrongly.  What each command writes beside its checkpoint is in ``training.outcom
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from calibration.console import hand_out, refusals, say
+from calibration.console import hand_out, refusals
+from training.commands import at_work, config_given, hand_over, resume_beside
 from training.drift_cli import drift
 from training.normals_cli import transfer
 from training.options import (
@@ -36,10 +35,15 @@ from training.options import (
     Threads,
     Trunk,
 )
-
-if TYPE_CHECKING:
-    from training.config import Config
-    from training.outcome import Work
+from training.scorers.commands import (
+    Scorer,
+    ScorerAlpha,
+    ScorerCovariance,
+    ScorerTrunk,
+    commission,
+    scorer_settings,
+    train_scorer,
+)
 
 __all__ = ["app", "main"]
 
@@ -75,6 +79,12 @@ def train(
         float | None, typer.Option(min=0.05, max=2.0, help="Of the slim trunk; 0.25 if not given.")
     ] = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="Steps; 250 if not given.")] = None,
+    method: Annotated[
+        Scorer | None, typer.Option(help="Without a defect: fit an anomaly scorer on the good parts alone.")
+    ] = None,
+    covariance: ScorerCovariance = None,
+    alpha: ScorerAlpha = None,
+    lent: ScorerTrunk = None,
     no_jitter: Annotated[bool, typer.Option("--no-jitter", help="Without photometric jitter.")] = False,
     masks_required: Annotated[
         bool, typer.Option("--masks-required", help="Refuse defective pictures without a mask.")
@@ -89,33 +99,47 @@ def train(
     \b
     Example:
       python -m training train --data examples/data/hazelnut --gap stains+lamp --out build/source
+      python -m training train --data examples/data/hazelnut --method gaussian --out build/scorer
 
     A training that was killed goes on where it was when the same command is given again.  Several processes
     train together: torchrun --nproc-per-node=2 -m training train …
     """
+    side = None if side_px is None else 16 * max(2, round(side_px / 16))
     settings = {
         "gap_on": None if gap_on is None else gap_on.value,
         "trunk": None if trunk is None else trunk.value,
         "head": None if head is None else head.value,
-        "side_px": None if side_px is None else 16 * max(2, round(side_px / 16)),
+        "side_px": side,
         "width": width,
         "iterations": iterations,
         "jitter": False if no_jitter else None,
         "masks": "required" if masks_required else None,
     }
+    if method is not None:
+        train_scorer(
+            list(data or ()),
+            out,
+            scorer_settings(method, covariance, alpha, side, seed),
+            lent=lent,
+            threads=threads or 1,
+            json_=json_,
+        )
+        return
     with refusals():
-        config = _config(recipe, data, original, new, gap, seed, device, threads, quick, **settings)
-        with _work(config) as work:
+        config = config_given(recipe, data, original, new, gap, seed, device, threads, quick, **settings)
+        with at_work(config) as work:
             from training import api
             from training.checkpoint import check_place
             from training.outcome import write_trained
 
             check_place(out)
-            found = api.train(config, resume=_resume(out), progress=work.progress, tell=work.tell)
+            found = api.train(config, resume=resume_beside(out), progress=work.progress, tell=work.tell)
             if work.first:
                 write_trained(found, out, work)
     facts = {"out": str(out), "classes": list(found.classes), **found.figures}
-    _hand_out(work, facts, json_, f"{out}: {', '.join(found.classes)}; loss {found.figures['loss_last']:g}")
+    hand_over(
+        work, facts, json_, f"{out}: {', '.join(found.classes)}; loss {found.figures['loss_last']:g}"
+    )
 
 
 @app.command()
@@ -150,22 +174,22 @@ def adapt(
     """
     with refusals():
         methods = tuple(method) if method else None
-        config = _config(
+        config = config_given(
             recipe, data, original, new, gap, seed, device, threads, quick, line=line, methods=methods
         )
-        with _work(config) as work:
+        with at_work(config) as work:
             from training import api
             from training.checkpoint import check_place
             from training.outcome import write_adapted
 
             check_place(out)
             base = api.load_checkpoint(checkpoint)
-            found = api.adapt_all(config, base, resume=_resume(out), progress=work.progress, tell=work.tell)
+            found = api.adapt_all(config, base, resume=resume_beside(out), progress=work.progress, tell=work.tell)
             said = write_adapted(base, found, out, work)
     words = [f"{out}: {name}: {one['method']}; {one['why']}" for name, one in said["lines"].items()]
     panels = [one["health"] for one in said["lines"].values() if "health" in one]
     words += [f"{panel['verdict']}: {panel['why']}" for panel in panels]
-    _hand_out(work, {"out": str(out), **said}, json_, "\n".join(words))
+    hand_over(work, {"out": str(out), **said}, json_, "\n".join(words))
 
 
 @app.command()
@@ -205,11 +229,11 @@ def retrain(
     truth of the pictures that operators were asked about.  A wrong name is answered with all there are.
     """
     with refusals():
-        config = _config(
+        config = config_given(
             recipe, data, original, new, gap, seed, device, threads, quick,
             line=line, strategy=strategy, mentored=mentored,
         )  # fmt: skip
-        with _work(config) as work:
+        with at_work(config) as work:
             from training import api
             from training.checkpoint import check_place
             from training.outcome import write_retrained
@@ -221,14 +245,14 @@ def retrain(
             answers = None if config.mentored is None else read_mentored(config.mentored)
             name, _ = strategy_named(config.strategy or api.shipped_for(base, answers))
             found = api.retrain(
-                config, base, mentored=answers, resume=_resume(out), progress=work.progress, tell=work.tell
+                config, base, mentored=answers, resume=resume_beside(out), progress=work.progress, tell=work.tell
             )
             counts = {} if answers is None else answers.counts()
             if work.first:
                 write_retrained(found, name, counts, out, work)
     words = ", ".join(f"{count} {kind}" for kind, count in counts.items())
     facts = {"out": str(out), "strategy": name, "answers": counts}
-    _hand_out(work, facts, json_, f"{out}: {name}{': ' if words else ''}{words}")
+    hand_over(work, facts, json_, f"{out}: {name}{': ' if words else ''}{words}")
 
 
 @app.command()
@@ -254,8 +278,8 @@ def evaluate(
       python -m training evaluate build/adapted --data examples/data/hazelnut --gap stains+lamp --json
     """
     with refusals():
-        config = _config(recipe, data, original, new, gap, seed, device, threads, False)
-        with _work(config) as work:
+        config = config_given(recipe, data, original, new, gap, seed, device, threads, False)
+        with at_work(config) as work:
             from training import api
             from training.outcome import figures_in_words, write_evaluated
 
@@ -265,7 +289,7 @@ def evaluate(
             if out is not None and work.first:
                 write_evaluated(found, model, out, work)
     words = "\n".join(figures_in_words(name, one) for name, one in figures.items())
-    _hand_out(work, figures, json_, words)
+    hand_over(work, figures, json_, words)
 
 
 @app.command()
@@ -329,8 +353,8 @@ def pictures(
     """
     with refusals():
         side = None if gap_on is None else gap_on.value
-        config = _config(recipe, data, original, new, gap, seed, None, None, False, gap_on=side)
-        with _work(config) as work:
+        config = config_given(recipe, data, original, new, gap, seed, None, None, False, gap_on=side)
+        with at_work(config) as work:
             from training.pictures import write_pictures
 
             _, lines = config.lines(evaluating=evaluating)
@@ -339,62 +363,14 @@ def pictures(
                 lines.line(line), part.value, out, labelled=labelled, most=most, progress=work.progress
             )
     facts = {"out": str(out), "pictures": count, "line": line, "part": part.value}
-    _hand_out(work, facts, json_, f"{out}: {count} pictures")
+    hand_over(work, facts, json_, f"{out}: {count} pictures")
 
 
 app.command(name="transfer")(transfer)
 app.command(name="drift")(drift)
+app.command(name="commission")(commission)
 
 
 def main() -> None:
     """Run the command line."""
     app()
-
-
-def _config(
-    recipe: Path | None,
-    data: list[Path] | None,
-    original: str | None,
-    new: list[str] | None,
-    gap: str | None,
-    seed: int | None,
-    device: str | None,
-    threads: int | None,
-    quick: bool,
-    **settings: Any,
-) -> Config:
-    """The recipe file with the flags over it."""
-    from training.config import config_of
-
-    return config_of(
-        recipe,
-        data=tuple(data) if data else None,
-        original=None if original is None else tuple(original.split(",")),
-        new=tuple(new) if new else None,
-        gap=gap,
-        seed=seed,
-        device=device,
-        threads=threads,
-        quickly=quick or None,
-        **settings,
-    )
-
-
-@contextmanager
-def _work(config: Config) -> Iterator[Work]:
-    """Bars, notes and curves of a command, on the config's device and with the other processes if there are any."""
-    from training.api import working
-    from training.outcome import Work
-    from training.progress import shown
-
-    with working(config) as together, shown(hidden=not together.first) as (progress, curves):
-        yield Work(config, progress, curves, together.first, say)
-
-
-def _hand_out(work: Work, facts: Mapping[str, Any], as_json: bool, text: str) -> None:
-    if work.first:
-        hand_out(dict(facts), as_json=as_json, text=text)
-
-
-def _resume(out: Path) -> Path:
-    return out.with_name(f".{out.name}.resume.safetensors")

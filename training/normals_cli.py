@@ -74,17 +74,17 @@ def transfer(
     one pools them:
     transfer build/source --pool a.safetensors --pool b.safetensors --out build/press-4.
     """
-    from training.cli import _config, _hand_out, _resume, _work
+    from training.commands import at_work, config_given, hand_over, resume_beside
 
     with refusals():
-        config = _config(
+        config = config_given(
             recipe, data, original, new, gap, seed, device, threads, quick,
             line=line, methods=tuple(method) if method else None, iterations=iterations,
         )  # fmt: skip
-        with _work(config) as work:
+        with at_work(config) as work:
             from training.normals_command import Asked, run
 
-            resume = None if out is None else _resume(out)
+            resume = None if out is None else resume_beside(out)
             asked = Asked(checkpoint, out, normals, tuple(pool or ()), moments, audit, under, resume)
             said = run(asked, work)
     how = said.get("method", "statistics")
@@ -93,4 +93,4 @@ def transfer(
         words.append(said["audit"]["why"])
     if "guarantee" in said:
         words.append(f"thresholds: {said['thresholds']}; guarantee: {said['guarantee']}")
-    _hand_out(work, said, json_, "\n".join(words))
+    hand_over(work, said, json_, "\n".join(words))

@@ -47,6 +47,11 @@ class Page:
     tables: tuple[Table, ...] = ()
     shots: Mapping[str, Sequence[Shot]] = field(default_factory=dict)
     """By line."""
+    shots_note: str = (
+        "The surest false alarms and the defects missed. Orange: cells that the model reports; blue: cells that show a "
+        "defect."
+    )
+    """What the shots show."""
 
 
 def write_page(page: Page, path: Path) -> None:

@@ -14,7 +14,7 @@ from edge_sdk.arrays import Array, Bools, Image
 from edge_sdk.labels import Thresholds
 from training.evaluate import Judged
 
-__all__ = ["Shot", "outlined", "worst"]
+__all__ = ["Shot", "jpeg_of", "outlined", "worst"]
 
 SIDE = 360
 """Pixels of a shown picture's longer side, at least; small inputs are enlarged, or an outline hides a cell."""
@@ -28,7 +28,7 @@ class Shot:
 
     name: str
     what: str
-    """``false alarm`` or ``missed``."""
+    """``false alarm`` or ``missed``, or in another page's words."""
     confidence: float
     """Of the surest cell that is a false alarm, or of the surest cell of the defect that was missed."""
     jpeg: bytes
@@ -60,7 +60,7 @@ def worst(judged: Judged, thresholds: Thresholds, *, most: int = 4) -> list[Shot
 
     def shot(n: int, what: str, confidence: float) -> Shot:
         picture = outlined(views.images[n], found[n].any(axis=0), true[n].any(axis=0))
-        return Shot(views.names[n], what, confidence, _jpeg(picture))
+        return Shot(views.names[n], what, confidence, jpeg_of(picture))
 
     surest = sorted(alarms, key=lambda one: (-one[0], one[1]))[:most]
     farthest = sorted(missed)[:most]
@@ -111,6 +111,7 @@ def outlined(image: Image, found: Bools, true: Bools) -> Image:
     return np.asarray(canvas, np.uint8)
 
 
-def _jpeg(image: Image) -> bytes:
+def jpeg_of(image: Image) -> bytes:
+    """A picture as it stands in a page."""
     _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 84])
     return bytes(data.tobytes())

@@ -80,7 +80,8 @@ def _outputs(bundle: Bundle, golden: Golden, runner: Runner) -> dict[str, Array]
 
 def _wanted(bundle: Bundle) -> set[str]:
     """Outputs that a verdict is made of."""
-    return {"boxes", "scores"} if bundle.manifest.postprocess.kind == "anchors" else {"cells"}
+    made = {"cells": {"cells"}, "anchors": {"boxes", "scores"}, "novelty": {"novelty"}}
+    return made[bundle.manifest.postprocess.kind]
 
 
 def _compared(bundle: Bundle, reference: Mapping[str, Array], found: Mapping[str, Array]) -> Measured:
@@ -92,7 +93,8 @@ def _compared(bundle: Bundle, reference: Mapping[str, Array], found: Mapping[str
             )
     temperature = np.array([band.temperature for band in bundle.manifest.thresholds], np.float32)
     wanted = {name: reference[name] for name in found}
-    before, after = area_logits(wanted), area_logits(found)
+    normals = bundle.manifest.postprocess.normals
+    before, after = area_logits(wanted, normals=normals), area_logits(found, normals=normals)
     assert before is not None and after is not None  # _outputs has seen to it
-    boxes = (wanted["boxes"], found["boxes"]) if "boxes" in found else None
-    return compare(before, after, bundle.thresholds, temperature=temperature, boxes=boxes)
+    raw = next(((wanted[name], found[name]) for name in ("boxes", "novelty") if name in found), None)
+    return compare(before, after, bundle.thresholds, temperature=temperature, raw=raw)

@@ -198,7 +198,7 @@ def compare(
     thresholds: Thresholds,
     *,
     temperature: Array | float = 1.0,
-    boxes: tuple[Array, Array] | None = None,
+    raw: tuple[Array, Array] | None = None,
 ) -> Measured:
     """What differs between two models' areas on the same pictures.
 
@@ -207,11 +207,12 @@ def compare(
         other: ``(N, K, h, w)`` logits of the model that is judged.
         thresholds: Of the line, K classes.
         temperature: One number, or ``(K,)``, above 0.
-        boxes: Of two detectors, ``(N, A, 4)`` of the one compared with and of the one that is judged.
+        raw: What the logits do not say all of, of the model compared with and of the one that is judged: a detector's
+            boxes ``(N, A, 4)``, or an anomaly map's distances.
 
     Returns:
-        Flipped verdicts, areas on the other side of their boundary, SQNR over all logits, or over all boxes
-        where that is less.
+        Flipped verdicts, areas on the other side of their boundary, SQNR over all logits, or over what is raw where
+        that is less.
 
     Raises:
         ShapeError: The two disagree on their shape, or the thresholds on K.
@@ -225,7 +226,7 @@ def compare(
     flipped = np.flatnonzero(verdicts(before, thresholds) != verdicts(after, thresholds))
     boundary = thresholds.boundary[None, :, None, None]
     same = (before >= boundary) == (after >= boundary)
-    pairs = [(reference, other)] if boxes is None else [(reference, other), boxes]
+    pairs = [(reference, other)] if raw is None else [(reference, other), raw]
     finite = all(np.isfinite(one).all() for _, one in pairs)
     return Measured(
         pictures=len(reference),

@@ -6,7 +6,7 @@ the same defects.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from edge_sdk.arrays import Array, Bools, Floats, check_shape
 from edge_sdk.detections import Detections, Question
 from edge_sdk.errors import ShapeError
 from edge_sdk.vision.boxes import suppressed
+from edge_sdk.vision.novelty import novelty_logits
 from edge_sdk.vision.preprocess import Geometry
 
 __all__ = [
@@ -32,20 +33,27 @@ MOST_BOXES = 100
 """A frame: a failing detector must not fill the disk."""
 
 
-def area_logits(outputs: Mapping[str, Array]) -> Array | None:
+def area_logits(outputs: Mapping[str, Array], *, normals: Sequence[float] | None = None) -> Array | None:
     """What a graph says of its areas, as ``(N, K, h, w)`` logits.
 
     A segmenter's areas are its ``cells``.  A detector's are its anchors: ``scores`` ``(N, A, K)`` become
-    ``(N, K, A, 1)``, so that whoever asks for the surest area of a class need not know which it is.
+    ``(N, K, A, 1)``, so that whoever asks for the surest area of a class need not know which it is.  An anomaly map
+    ``novelty`` ``(N, 1, h, w)`` becomes logits by the line's normals.
+
+    Args:
+        outputs: Of the graph, by name.
+        normals: ``(n,)`` the highest distance of each normal that an anomaly map was calibrated on.
 
     Returns:
-        ``None`` where the graph gives neither.
+        ``None`` where the graph gives none of them, or an anomaly map without normals.
 
     Reference:
         Mentoring paper (Cordier, Das, Gutierrez, QCAV 2021), section 3.1: "areas".
     """
     if "cells" in outputs:
         return outputs["cells"]
+    if "novelty" in outputs and normals:
+        return novelty_logits(outputs["novelty"], normals)
     scores = outputs.get("scores")
     return None if scores is None or scores.ndim != 3 else scores.transpose(0, 2, 1)[..., None]
 

@@ -89,5 +89,13 @@ class MobileNetV2(nn.Module):
         self.channels = inputs
 
     def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = self.blocks(F.relu6(self.bn1(self.conv_stem(_padded(x, 2)))))
+        return self.maps(x)[-1]
+
+    def maps(self, x: Tensor, *, last: int | None = None) -> list[Tensor]:
+        """The map of every stage, in order; of those behind ``last``, counted from 0, none is computed."""
+        x = F.relu6(self.bn1(self.conv_stem(_padded(x, 2))))
+        found = []
+        for stage in list(self.blocks)[: None if last is None else last + 1]:
+            x = stage(x)
+            found.append(x)
         return found

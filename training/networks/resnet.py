@@ -61,7 +61,13 @@ class ResNet18(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.maps(x)[-1]
+
+    def maps(self, x: Tensor, *, last: int | None = None) -> list[Tensor]:
+        """The map of every stage, in order; of those behind ``last``, counted from 0, none is computed."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        for stage in range(self.stages):
+        found = []
+        for stage in range(self.stages if last is None else last + 1):
             x = self.get_submodule(f"layer{stage + 1}")(x)
-        return x
+            found.append(x)
+        return found

@@ -1,0 +1,185 @@
+"""From good parts to a scorer's checkpoint, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from edge_sdk.errors import ConfigError, DatasetError, FormatError, RangeError
+from edge_sdk.quality.datasets import Sample
+from edge_sdk.quality.measures import auroc
+from tests.training.scorers.normal_parts import plate, write_normals, write_trunk
+from training.checkpoint import digest_of, load_checkpoint, save_checkpoint
+from training.networks.cellnet import trunk_of
+from training.scorers.commission import place_of
+from training.scorers.embedding import Joined, Stages, joined_maps
+from training.scorers.fitting import ScorerRecipe, distances_of, fit_scorer, highest_of_units, scorer_of
+from training.scorers.network import scorer_network
+from training.scorers.normals import normals_in, split_normals
+
+RECIPE = ScorerRecipe(side_px=96, rank=40, alpha=0.1, bank=200)
+
+
+@pytest.fixture(scope="module")
+def trunk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    return write_trunk(tmp_path_factory.mktemp("trunk") / "ckpt")
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_normals(tmp_path_factory.mktemp("normals") / "good")
+
+
+@pytest.mark.parametrize("settings", [{}, {"covariance": "position", "rank": 8}, {"covariance": "diagonal"},
+                                      {"method": "patchcore"}])  # fmt: skip
+def test_a_dent_is_strange_to_a_scorer_of_good_parts(
+    trunk: Path, good: Path, tmp_path: Path, settings: dict[str, object]
+) -> None:
+    recipe = RECIPE.model_copy(update=settings)
+    checkpoint, said, held = fit_scorer(normals_in(good), recipe, lent=trunk, strict=True)
+    assert checkpoint.line("original").thresholds.guarantee == "conformal alpha 0.1 n 12"
+    samples = []
+    for number in range(16):
+        path = tmp_path / f"{number:02d}.png"
+        cv2.imwrite(str(path), plate(300 + number, dent=number >= 8))
+        samples.append(Sample(path=path, image=path.name, label=""))
+    found = distances_of(scorer_of(checkpoint), samples, checkpoint.preprocess)
+    assert auroc(found.highest, np.arange(16) >= 8) >= 0.9
+    assert len(said.maps) == len(held) == 12
+
+
+def test_a_scorer_survives_the_disk_and_comes_out_the_same_for_a_seed(trunk: Path, good: Path, tmp_path: Path) -> None:
+    first, said, held = fit_scorer(normals_in(good), RECIPE, lent=trunk)
+    again, _, _ = fit_scorer(normals_in(good), RECIPE, lent=trunk)
+    assert digest_of(first) == digest_of(again)
+    save_checkpoint(first, tmp_path / "scorer")
+    read = load_checkpoint(tmp_path / "scorer")
+    np.testing.assert_allclose(distances_of(scorer_of(read), held, read.preprocess).maps, said.maps, rtol=1e-6)
+    np.testing.assert_array_equal(read.line("original").normals, first.line("original").normals)
+    other, _, _ = fit_scorer(normals_in(good), RECIPE, lent=tmp_path / "scorer")
+    assert digest_of(other) == digest_of(first)
+
+
+def test_the_sum_of_convolutions_is_one_convolution_of_all_stages() -> None:
+    below = Stages(trunk_of("resnet18", width=0.125, stages=3), (0, 1, 2))
+    joined = Joined(below.channels, below.strides, stride=8, width=7)
+    weight, bias = torch.randn(7, sum(below.channels)), torch.randn(7)
+    joined.set_linear(weight, bias)
+    with torch.no_grad():
+        maps = below(torch.randn(2, 3, 64, 96))
+        whole = torch.einsum("ed,ndhw->nehw", weight, joined_maps(maps, below.strides, 8)) + bias[:, None, None]
+        torch.testing.assert_close(joined(maps), whole, rtol=1e-4, atol=1e-4)
+
+
+def test_no_group_is_on_both_sides_and_each_counts_once() -> None:
+    samples = [Sample(path=Path(f"{n}"), image=f"{n:03d}", label="", group=f"part{n // 3}") for n in range(60)]
+    fits, holds = split_normals(samples, seed=0)
+    assert not {one.unit for one in fits} & {one.unit for one in holds}
+    assert len(fits) == len(holds) == 30
+    assert highest_of_units(np.array([1.0, 3.0, 2.0]), ["a", "b", "a"]) == [2.0, 3.0]
+
+
+def test_of_a_labelled_set_good_parts_alone_are_taken_and_the_part_test_is_left(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    write_normals(root / "images", pictures=40)
+    with (root / "labels.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "label"])
+        writer.writerows([f"images/{n:03d}.png", "dent" if n % 4 == 0 else "good"] for n in range(40))
+    found = normals_in(root)
+    assert {one.healthy for one in found.samples} == {True}
+    assert found.notes[0] == f"10 pictures of {root} are not labelled healthy and are left out"
+    assert found.notes[1].endswith("good parts belong to the set's part test and are left out")
+    assert len(found.samples) < 30
+
+
+def test_one_picture_and_no_picture_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="holds 1 good part; a scorer needs 8 at least, and 200 for a threshold"):
+        normals_in(write_normals(tmp_path / "one", pictures=1))
+    (tmp_path / "none").mkdir()
+    with pytest.raises(DatasetError, match="holds no picture; give a folder with PNG, JPEG, BMP or TIFF files"):
+        normals_in(tmp_path / "none")
+
+
+def test_the_folder_of_a_defect_is_not_taken_for_good_parts(tmp_path: Path) -> None:
+    write_normals(tmp_path / "nut" / "train" / "good", pictures=9)
+    write_normals(tmp_path / "nut" / "test" / "crack", pictures=9)
+    with pytest.raises(DatasetError, match="holds the defect 'crack' of a data set, not good parts; give .*train/good"):
+        normals_in(tmp_path / "nut" / "test" / "crack")
+    assert len(normals_in(tmp_path / "nut" / "train" / "good").samples) == 9
+
+
+def test_a_set_of_defects_alone_is_refused(tmp_path: Path) -> None:
+    write_normals(tmp_path / "images", pictures=9)
+    rows = "".join(f"images/{n:03d}.png,dent\n" for n in range(9))
+    (tmp_path / "labels.csv").write_text("image,label\n" + rows)
+    with pytest.raises(DatasetError, match=r"has no picture of a good part \(labels: dent\); give good parts, or say"):
+        normals_in(tmp_path)
+
+
+def test_pictures_of_several_sizes_are_refused_where_a_station_is_made(trunk: Path, tmp_path: Path) -> None:
+    folder = write_normals(tmp_path / "good", pictures=12)
+    cv2.imwrite(str(folder / "zzz.png"), plate(1, height=200, width=128))
+    said = r"zzz.png is 128 x 200 \(1 pictures are of another size\), but 12 are 128 x 96; a station's camera gives one"
+    with pytest.raises(DatasetError, match=said):
+        fit_scorer(normals_in(folder), RECIPE, lent=trunk, strict=True)
+    checkpoint, _, _ = fit_scorer(normals_in(folder), RECIPE, lent=trunk)
+    assert checkpoint.preprocess.resize == "letterbox"
+
+
+def test_too_few_parts_for_the_rate_are_refused_where_a_station_is_made(trunk: Path, tmp_path: Path) -> None:
+    folder = write_normals(tmp_path / "good", pictures=12)
+    with pytest.raises(DatasetError, match=r"6 normals are held out .* rate of 0.1 needs 9; give more good parts"):
+        fit_scorer(normals_in(folder), RECIPE, lent=trunk, strict=True)
+    checkpoint, _, _ = fit_scorer(normals_in(folder), RECIPE, lent=trunk)
+    assert checkpoint.line("original").thresholds.guarantee.startswith("none: 6 held-out normals")
+
+
+def test_blank_pictures_are_refused(trunk: Path, tmp_path: Path) -> None:
+    # all of a trunk's channels vary towards a picture's edge, so what cannot vary is the trunk itself
+    dead = load_checkpoint(trunk)
+    for parameter in dead.network.trunk.parameters():
+        parameter.data.zero_()
+    save_checkpoint(dead, tmp_path / "dead")
+    with pytest.raises(RangeError, match="the trunk says the same of every place of every picture"):
+        fit_scorer(normals_in(write_normals(tmp_path / "good", pictures=9)), RECIPE, lent=tmp_path / "dead")
+
+
+def test_a_trunk_that_is_not_there_is_said(good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.scorers.fitting.pretrained_weights", lambda: None)
+    with pytest.raises(ConfigError, match="a scorer needs a trunk that was trained: name .* in EDGE_SDK_MOBILENETV2"):
+        fit_scorer(normals_in(good), RECIPE)
+    wrong = tmp_path / "wrong.safetensors"
+    from safetensors.torch import save_file
+
+    save_file({"conv1.weight": torch.zeros(1)}, wrong)
+    monkeypatch.setattr("training.scorers.fitting.pretrained_weights", lambda: wrong)
+    with pytest.raises(FormatError, match="the weights lack blocks.0.0.bn1.bias of the trunk; give those of Mobile"):
+        fit_scorer(normals_in(good), RECIPE)
+
+
+def test_a_network_that_cannot_be_is_refused() -> None:
+    with pytest.raises(ConfigError, match="there is no scorer named 'knn'; give gaussian or patchcore"):
+        scorer_network(method="knn", height=64, width_px=64)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="the network's input is 72 x 64; give multiples of 16 px"):
+        scorer_network(method="gaussian", height=64, width_px=72)
+    with pytest.raises(ConfigError, match="rank is 500, but the stages looked at have 152 channels; give 1 to 152"):
+        scorer_network(method="gaussian", height=64, width_px=64, rank=500)
+    with pytest.raises(ConfigError, match=r"taps is \[7\]; give numbers of stages in rising order, from 0 to 4"):
+        scorer_network(method="gaussian", height=64, width_px=64, taps=[7])
+
+
+def test_a_bundle_is_named_or_a_folder(tmp_path: Path) -> None:
+    named = place_of(tmp_path / "press-3-1.bundle", tmp_path / "good parts")
+    assert (named.name, named.version) == ("press-3", "1")
+    assert (named.folder, named.bundles) == (tmp_path / "press-3-1", tmp_path)
+    folder = place_of(tmp_path / "out", tmp_path / "good parts")
+    assert (folder.name, folder.version, folder.folder) == ("good-parts", "1", tmp_path / "out")
+    with pytest.raises(ConfigError, match="press.bundle names no version; give NAME-VERSION.bundle"):
+        place_of(tmp_path / "press.bundle", tmp_path)

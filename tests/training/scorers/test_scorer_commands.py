@@ -1,0 +1,61 @@
+"""``train --method`` and ``evaluate`` of a scorer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.export.conftest import call
+from tests.training.drawn import write_set
+from tests.training.scorers.normal_parts import write_trunk
+from training.cli import app
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    root = tmp_path_factory.mktemp("scored")
+    data, trunk = write_set(root / "plates", pictures=60), write_trunk(root / "trunk")
+    words = ("--method", "gaussian", "--from", trunk, "--side-px", 96, "--alpha", 0.1, "--json")
+    code, told, talk = call(app, "train", "--data", data, "--out", root / "scorer", *words)
+    assert code == 0, talk
+    assert json.loads(told)["guarantee"] == "conformal alpha 0.1 n 12"
+    assert (root / "scorer" / "page.html").is_file()
+    return data, root / "scorer"
+
+
+def test_a_scorer_is_judged_by_pictures_and_by_places(fitted: tuple[Path, Path], tmp_path: Path) -> None:
+    data, scorer = fitted
+    code, told, talk = call(app, "evaluate", scorer, "--data", data, "--out", tmp_path / "e", "--json")
+    assert code == 0, talk
+    found = json.loads(told)["original"]
+    assert found["auroc"] >= 0.95 and found["pixel_auroc"] >= 0.9
+    assert 0.5 < found["au_pro"] <= 1
+    assert found["found"] >= 0.9 and found["false_alarms"] <= 0.4
+    assert found["n"] == 36
+    assert json.loads((tmp_path / "e" / "evaluation.json").read_text())["original"]["au_pro"] == found["au_pro"]
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("adapt", "the checkpoint is a scorer of good parts, which is not adapted; fit one on the new line"),
+        ("retrain", "the checkpoint is a scorer of good parts, which learns from no answers; train a model"),
+    ],
+)
+def test_what_a_scorer_cannot_do_is_said(
+    fitted: tuple[Path, Path], tmp_path: Path, command: str, said: str
+) -> None:
+    data, scorer = fitted
+    code, _, talk = call(app, command, scorer, "--data", data, "--out", tmp_path / "out", "--gap", "lamp")
+    assert code == 2 and said in talk
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_folders_are_one_too_many(fitted: tuple[Path, Path], tmp_path: Path) -> None:
+    data, _ = fitted
+    words = ("--data", data, "--data", tmp_path, "--method", "gaussian", "--out", tmp_path / "o")
+    code, _, talk = call(app, "train", *words)
+    assert code == 2
+    assert "2 folders are given; a scorer is fitted on one folder of good parts" in talk

@@ -1,0 +1,190 @@
+"""``python -m training train --method`` and ``commission``: models of lines that have shown good parts alone."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from calibration.console import hand_out, refusals, say
+
+if TYPE_CHECKING:
+    from training.scorers.fitting import ScorerRecipe
+
+__all__ = [
+    "Scorer",
+    "ScorerAlpha",
+    "ScorerCovariance",
+    "ScorerTrunk",
+    "commission",
+    "scorer_settings",
+    "train_scorer",
+]
+
+
+class Scorer(str, Enum):
+    """How normal features are remembered."""
+
+    gaussian = "gaussian"
+    patchcore = "patchcore"
+
+
+class CovarianceOf(str, Enum):
+    """Whose the Gaussian's covariance is."""
+
+    shared = "shared"
+    position = "position"
+    diagonal = "diagonal"
+
+
+ScorerCovariance = Annotated[
+    CovarianceOf | None,
+    typer.Option("--covariance", help="Of gaussian: one for all places (default), or of each place of the picture."),
+]
+ScorerAlpha = Annotated[
+    float | None,
+    typer.Option("--alpha", min=0.0001, max=0.5, help="Share of good parts that may be stopped; 0.05 if not given."),
+]
+ScorerTrunk = Annotated[
+    Path | None, typer.Option("--from", metavar="CKPT", help="Take this checkpoint's trunk, as it was trained.")
+]
+
+
+def scorer_settings(
+    method: Scorer,
+    covariance: CovarianceOf | None,
+    alpha: float | None,
+    side_px: int | None,
+    seed: int | None,
+) -> dict[str, Any]:
+    """What was given, by the names of ``ScorerRecipe``."""
+    told = {
+        "method": method.value,
+        "covariance": None if covariance is None else covariance.value,
+        "alpha": alpha,
+        "side_px": side_px,
+        "seed": seed,
+    }
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def train_scorer(
+    data: list[Path], out: Path, settings: dict[str, Any], *, lent: Path | None, threads: int, json_: bool
+) -> None:
+    """Of ``train --method``: a checkpoint, ``figures.json`` and ``page.html`` in ``out``."""
+    with refusals():
+        from edge_sdk.errors import ConfigError
+        from training.checkpoint import check_place, save_checkpoint
+        from training.progress import shown
+        from training.scorers.fitting import fit_scorer
+        from training.scorers.normals import normals_in
+        from training.scorers.page import write_scorer_page
+
+        if len(data) != 1:
+            raise ConfigError(f"{len(data)} folders are given; a scorer is fitted on one folder of good parts")
+        check_place(out)
+        recipe = _recipe(settings, threads)
+        normals = normals_in(data[0], seed=recipe.seed)
+        for note in normals.notes:
+            say(note)
+        with shown() as (progress, _):
+            checkpoint, said, held = fit_scorer(normals, recipe, lent=lent, progress=progress)
+        save_checkpoint(checkpoint, out)
+        band = checkpoint.line("original").thresholds
+        facts = {
+            "out": str(out),
+            "method": recipe.method,
+            "pictures": len(normals.samples),
+            "guarantee": band.guarantee,
+            **checkpoint.figures,
+        }
+        text = f"{out}: {recipe.method} of {len(normals.samples)} good parts; {band.how}; guarantee: {band.guarantee}"
+        write_scorer_page(checkpoint, said, held, out, command="train", facts=facts, title=text.partition(": ")[2])
+    hand_out(facts, as_json=json_, text=text)
+
+
+def commission(
+    normals: Annotated[Path, typer.Argument(metavar="NORMALS", help="Folder of pictures of good parts.")],
+    bundle: Annotated[
+        Path, typer.Option("--bundle", metavar="OUT", help="NAME-VERSION.bundle to write, or a folder for everything.")
+    ],
+    method: Annotated[Scorer, typer.Option(help="How normal features are remembered.")] = Scorer.gaussian,
+    covariance: ScorerCovariance = None,
+    alpha: ScorerAlpha = None,
+    lent: ScorerTrunk = None,
+    side_px: Annotated[
+        int | None, typer.Option(min=64, max=2048, help="Side of the network's input; 256 if not given.")
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="release.pem of `export keys`; without it the bundle is unsigned.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of all that is drawn by lot; 0 if not given.")] = None,
+    threads: Annotated[int, typer.Option(min=1, max=256, help="Threads to compute with.")] = 1,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Make a new line's first model from good parts alone: fit, export, quantise, pack, prove.
+
+    \b
+    Example:
+      python -m training commission pictures/good --bundle build/press-3-1.bundle
+
+    Half of the parts fit the model, half set its threshold, so that at most the share --alpha of good parts is
+    stopped; with too few it refuses.  Beside the bundle: checkpoint, graphs, page.html with the strangest good
+    parts, figures.json.
+    """
+    with refusals():
+        from edge_sdk.documents import write_atomic
+        from training.progress import shown
+        from training.scorers.commission import commission as made_of
+        from training.scorers.commission import place_of
+        from training.scorers.normals import normals_in
+        from training.scorers.page import write_scorer_page
+
+        place = place_of(bundle, normals)
+        side = None if side_px is None else 16 * round(side_px / 16)
+        recipe = _recipe(scorer_settings(method, covariance, alpha, side, seed), threads)
+        found = normals_in(normals, seed=recipe.seed)
+        for note in found.notes:
+            say(note)
+        with shown() as (progress, _):
+            made = made_of(found, recipe, place, lent=lent, key=key, progress=progress)
+        for sentence in made.facts["notes"]:
+            if sentence not in found.notes:
+                say(sentence)
+        for role, why in made.facts["left_out"].items():
+            say(f"{role} is left out: {why}")
+        facts = made.facts
+        title = f"{made.bundle.name}: {facts['pictures']} good parts, {facts['guarantee']}"
+        write_scorer_page(
+            made.checkpoint, made.distances, made.held, place.folder, command="commission", facts=facts, title=title
+        )
+        document = json.dumps(facts, indent=1, ensure_ascii=False).encode() + b"\n"
+        write_atomic(place.folder / "figures.json", document)
+    pace = ", ".join(f"{row['ms']:.0f} ms as {role}" for role, row in facts["station"].items())
+    text = f"{made.bundle}: {facts['guarantee']}, {pace} a frame here, {facts['took_s']:.0f} s in all"
+    hand_out(facts, as_json=json_, text=text)
+
+
+def _recipe(settings: dict[str, Any], threads: int) -> ScorerRecipe:
+    """The recipe, with as many threads at work as asked for.
+
+    Raises:
+        ConfigError: A setting is out of range.
+    """
+    import cv2
+    import torch
+    from pydantic import ValidationError
+
+    from edge_sdk.errors import ConfigError
+    from training.scorers.fitting import ScorerRecipe
+
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
+    try:
+        return ScorerRecipe(**settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"{'.'.join(map(str, first['loc']))} is {first['input']}; {first['msg'].lower()}") from error

@@ -1,0 +1,112 @@
+"""What a scorer looks at: a trunk's maps of several stages, brought to one grid.
+
+The maps are joined by sums of 1x1 convolutions instead of a concatenation: each stage keeps the INT8 range that suits
+it, and a coarse stage is convolved before it is enlarged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edge_sdk.errors import ConfigError
+from training.networks.mobilenet import MobileNetV2
+from training.networks.resnet import ResNet18
+
+__all__ = ["Joined", "Stages", "joined_maps"]
+
+TAPS = {"resnet18": (0, 1, 2), "mobilenetv2": (1, 2, 4)}
+"""Which stages are looked at by habit: strides 4, 8 and 16."""
+
+
+class Stages(nn.Module):
+    """A trunk that gives the maps of several stages: ``(N, 3, H, W)`` to ``(N, C_l, H / s_l, W / s_l)`` each.
+
+    Args:
+        trunk: ``ResNet18`` or ``MobileNetV2``.
+        taps: Which stages, counted from 0, rising.
+
+    Raises:
+        ConfigError: The trunk has no such stage.
+    """
+
+    def __init__(self, trunk: ResNet18 | MobileNetV2, taps: Sequence[int]) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.taps = tuple(taps)
+        count = trunk.stages if isinstance(trunk, ResNet18) else len(trunk.blocks)
+        if not self.taps or list(self.taps) != sorted(set(self.taps)) or not 0 <= self.taps[0] <= self.taps[-1] < count:
+            raise ConfigError(f"taps is {list(taps)}; give numbers of stages in rising order, from 0 to {count - 1}")
+        with torch.no_grad():
+            mode = trunk.training
+            maps = self.eval()(torch.zeros(1, 3, 128, 128))
+            self.train(mode)
+        self.channels = tuple(int(one.shape[1]) for one in maps)
+        self.strides = tuple(128 // int(one.shape[2]) for one in maps)
+
+    def forward(self, frame: Tensor) -> list[Tensor]:
+        maps = self.trunk.maps(frame, last=self.taps[-1])
+        return [maps[number] for number in self.taps]
+
+
+class Joined(nn.Module):
+    """``sum_l up_l(W_l f_l) + b``, averaged over 3x3 cells: a linear map of all stages at each cell of one grid.
+
+    With ``W = [W_1 ... W_L]`` it equals ``W f + b`` of the concatenated stages ``f``, see ``joined_maps``.
+
+    Args:
+        channels: Of each stage.
+        strides: Of each stage.
+        stride: Of the grid.
+        width: Rows of ``W``.
+    """
+
+    def __init__(self, channels: Sequence[int], strides: Sequence[int], *, stride: int, width: int) -> None:
+        super().__init__()
+        self.strides, self.stride, self.width = tuple(strides), stride, width
+        self.by_stage = nn.ModuleList(
+            nn.Conv2d(inputs, width, 1, bias=number == 0) for number, inputs in enumerate(channels)
+        )
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        convolved = [conv(one) for conv, one in zip(self.by_stage, maps, strict=True)]
+        whole = [_on_grid(one, own, self.stride) for one, own in zip(convolved, self.strides, strict=True)]
+        joined = whole[0]
+        for one in whole[1:]:
+            joined = joined + one
+        return _averaged(joined)
+
+    def set_linear(self, weight: Tensor, bias: Tensor) -> None:
+        """Make it ``weight f + bias``, ``(width, D)`` and ``(width,)`` over the concatenated channels."""
+        pieces = torch.split(weight, [conv.in_channels for conv in self._convs()], dim=1)
+        with torch.no_grad():
+            for conv, piece in zip(self._convs(), pieces, strict=True):
+                conv.weight.copy_(piece[:, :, None, None])
+                if conv.bias is not None:
+                    conv.bias.copy_(bias)
+
+    def _convs(self) -> list[nn.Conv2d]:
+        return [conv for conv in self.by_stage if isinstance(conv, nn.Conv2d)]
+
+
+def joined_maps(maps: Sequence[Tensor], strides: Sequence[int], stride: int) -> Tensor:
+    """The stages side by side on one grid, averaged over 3x3 cells: ``(N, D, h, w)``, what is fitted on.
+
+    Reference:
+        Roth et al., Towards total recall in industrial anomaly detection, CVPR 2022, section 3.1 (locally aware
+        patch features).
+    """
+    return _averaged(torch.cat([_on_grid(one, own, stride) for one, own in zip(maps, strides, strict=True)], dim=1))
+
+
+def _on_grid(x: Tensor, own: int, stride: int) -> Tensor:
+    if own < stride:
+        return F.avg_pool2d(x, stride // own)
+    return F.interpolate(x, scale_factor=own // stride, mode="nearest") if own > stride else x
+
+
+def _averaged(x: Tensor) -> Tensor:
+    return F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)

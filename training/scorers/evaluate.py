@@ -1,0 +1,131 @@
+"""How good a scorer is on pictures with a truth that it has not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from edge_sdk.arrays import Array, Bools
+from edge_sdk.errors import DatasetError
+from edge_sdk.quality.datasets import Dataset, Sample, load_dataset, picture_size, read_mask
+from edge_sdk.quality.localisation import au_pro
+from edge_sdk.quality.measures import auroc, average_precision, bootstrap_over_groups, precision_recall_at
+from edge_sdk.quality.novelty import confidence_of_distances
+from edge_sdk.vision.preprocess import PreprocessSpec, cells_of_mask
+from training.checkpoint import Checkpoint
+from training.scorers.fitting import distances_of, scorer_of
+from training.scorers.normals import held_back
+from training.train import Progress, quiet
+
+__all__ = ["evaluate_scorer", "evaluated_samples", "figures_of_maps"]
+
+ROUNDS = 500
+"""Of the bootstrap over groups."""
+
+
+def evaluate_scorer(checkpoint: Checkpoint, data: Sequence[Path], *, progress: Progress = quiet) -> dict[str, Any]:
+    """Figures of the good parts that were held back and of every defect.
+
+    Args:
+        checkpoint: Of a scorer; its seed says what was held back.
+        data: Folders, read as when it was fitted.
+        progress: Told of every picture.
+
+    Returns:
+        See ``figures_of_maps``; beside them ``false_alarms`` and ``found``, the shares of good and of defective
+        pictures that a station would not pass.
+
+    Raises:
+        DatasetError: There is no truth to compare with.
+    """
+    dataset = load_dataset(*data)
+    samples = evaluated_samples(dataset, seed=int(checkpoint.recipe.get("seed", 0)))
+    said = distances_of(scorer_of(checkpoint), samples, checkpoint.preprocess, what="test", progress=progress)
+    state = checkpoint.line("original")
+    assert state.normals is not None  # a scorer's line has them
+    figures = figures_of_maps(said.maps, samples, checkpoint.preprocess)
+    defective = np.array([one.healthy is False for one in samples])
+    sure = confidence_of_distances(said.highest, state.normals)
+    low = float(state.thresholds.pass_below[0])
+    precision, recall = precision_recall_at(sure, defective, low)
+    return {
+        **figures,
+        "precision": round(precision, 4),
+        "recall": round(recall, 4),
+        "false_alarms": round(float((sure[~defective] >= low).mean()), 4) if (~defective).any() else None,
+        "found": round(float((sure[defective] >= low).mean()), 4) if defective.any() else None,
+    }
+
+
+def evaluated_samples(dataset: Dataset, *, seed: int) -> list[Sample]:
+    """Every defect, and the good parts that no scorer was fitted on.
+
+    Raises:
+        DatasetError: One of the two kinds is missing.
+    """
+    back = held_back(dataset, seed=seed)
+    found = [one for one in dataset.samples if one.healthy is False or one.image in back]
+    if len({one.healthy for one in found}) < 2:
+        raise DatasetError(
+            f"{dataset.root} holds {len(found)} pictures to judge a scorer on, all of one kind; give a data set with "
+            "good parts and defects"
+        )
+    return found
+
+
+def figures_of_maps(maps: Array, samples: Sequence[Sample], spec: PreprocessSpec) -> dict[str, Any]:
+    """AUROC and AP of pictures by their highest distance, AUROC and AU-PRO of pixels.
+
+    Pixels are those of the network's input, to which maps are enlarged linearly and masks reduced; of a defective
+    picture without a mask none is known, so it counts as a picture alone.
+
+    Args:
+        maps: ``(N, h, w)`` distances.
+        samples: N, each healthy or not.
+        spec: Of the network's input.
+
+    Returns:
+        ``ap`` with its 95 % bootstrap interval over groups, ``auroc``, ``auroc_low``, ``auroc_high``, ``pixel_auroc``
+        and ``au_pro`` (``None`` without masks), ``n``, ``unit``.
+    """
+    defective = np.array([one.healthy is False for one in samples])
+    highest = maps.max(axis=(1, 2))
+    units = [one.unit for one in samples]
+    size = (spec.width, spec.height)
+    large, truth = [], []
+    for one, sample in zip(maps, samples, strict=True):
+        mask = _mask(sample, spec)
+        if mask is not None:
+            large.append(np.asarray(cv2.resize(one, size, interpolation=cv2.INTER_LINEAR)))
+            truth.append(mask)
+    located = any(mask.any() for mask in truth)
+    ap = bootstrap_over_groups(lambda at: average_precision(highest[at], defective[at]), units, rounds=ROUNDS)
+    area = bootstrap_over_groups(lambda at: auroc(highest[at], defective[at]), units, rounds=ROUNDS)
+    return {
+        "ap": _short(average_precision(highest, defective)),
+        "ap_low": _short(ap.low),
+        "ap_high": _short(ap.high),
+        "auroc": _short(auroc(highest, defective)),
+        "auroc_low": _short(area.low),
+        "auroc_high": _short(area.high),
+        "pixel_auroc": _short(auroc(np.stack(large), np.stack(truth))) if located else None,
+        "au_pro": _short(au_pro(large, truth)) if located else None,
+        "n": len(samples),
+        "unit": "pictures",
+    }
+
+
+def _mask(sample: Sample, spec: PreprocessSpec) -> Bools | None:
+    """Where the defect is, at the network's size; ``None`` where nobody knows."""
+    if sample.healthy:
+        return np.zeros((spec.height, spec.width), bool)
+    mask = read_mask(sample, picture_size(sample.path))
+    return None if mask is None else np.asarray(cells_of_mask(mask, spec, (spec.height, spec.width)) >= 0.5)
+
+
+def _short(value: float) -> float | None:
+    return round(float(value), 4) if np.isfinite(value) else None

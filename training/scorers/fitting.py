@@ -1,0 +1,299 @@
+"""From good parts to a scorer's checkpoint: a pass over those that fit it, one over those that set its threshold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from pydantic import Field
+from safetensors.torch import load_file
+from torch import Tensor
+
+from edge_sdk.arrays import Array, Floats, Image
+from edge_sdk.documents import Document, sha256_file, sha256_hex
+from edge_sdk.errors import ConfigError, FormatError, RangeError
+from edge_sdk.quality.datasets import Sample, read_image
+from edge_sdk.quality.novelty import ALPHA, NOVELTY, band_of_normals
+from edge_sdk.vision.preprocess import PreprocessSpec, fitted
+from training.checkpoint import Checkpoint, LineState, load_checkpoint
+from training.data.views import normalised
+from training.networks.cellnet import CellNetwork
+from training.recipe import MOBILENET_FILE, pretrained_weights
+from training.scorers.embedding import joined_maps
+from training.scorers.gaussian import Covariance, GaussianFit, GaussianHead
+from training.scorers.network import FACTORY, ScorerNetwork, scorer_network
+from training.scorers.normals import Normals, split_normals, usual_size
+from training.scorers.patchcore import PatchCoreFit, PatchCoreHead
+from training.statistics import load_statistics
+from training.train import Progress, quiet
+
+__all__ = ["Distances", "ScorerRecipe", "distances_of", "fit_scorer", "scorer_of"]
+
+SIZE = 8
+"""Pictures a batch: memory does not grow with their number."""
+FIRST = 32
+"""Pictures that the channels' scales are measured on."""
+
+
+class ScorerRecipe(Document):
+    """Everything besides the pictures that a scorer depends on."""
+
+    method: Literal["gaussian", "patchcore"] = "gaussian"
+    covariance: Covariance = "shared"
+    """Of ``gaussian``: one for all places, or one a place, full or diagonal."""
+    rank: int = Field(100, ge=1, le=512)
+    """Dimensions that features are projected to."""
+    bank: int = Field(1000, ge=1, le=16384)
+    """Of ``patchcore``: normal features kept."""
+    side_px: int = Field(256, ge=64, le=2048, multiple_of=16)
+    """The network's input has about ``side_px`` squared pixels, in the pictures' own ratio."""
+    stride: Literal[4, 8, 16] = 8
+    """Pixels of the input a cell."""
+    alpha: float = Field(ALPHA, gt=0, lt=1)
+    """Share of good parts that may be stopped."""
+    seed: int = Field(0, ge=0)
+
+
+@dataclass(frozen=True, eq=False)
+class Distances:
+    """What a scorer says of pictures."""
+
+    maps: Floats
+    """``(N, h, w)``."""
+    features: Floats
+    """``(N, F)`` pooled."""
+
+    @property
+    def highest(self) -> Array:
+        """``(N,)``: a picture's score."""
+        return np.asarray(self.maps.max(axis=(1, 2)))
+
+
+def fit_scorer(
+    normals: Normals,
+    recipe: ScorerRecipe,
+    *,
+    lent: Path | None = None,
+    strict: bool = False,
+    progress: Progress = quiet,
+) -> tuple[Checkpoint, Distances, tuple[Sample, ...]]:
+    """Fit a scorer on half of the good parts and set its threshold on the other half.
+
+    Args:
+        normals: Good parts.
+        recipe: Method and settings.
+        lent: A checkpoint whose trunk is taken as it was trained; without it MobileNetV2 with ImageNet weights.
+        strict: Too few normals for the rate asked for, and pictures of several sizes, are errors.
+        progress: Told of every picture.
+
+    Returns:
+        A checkpoint with the line ``original``, and what it says of the pictures that set the threshold.
+
+    Raises:
+        DatasetError: Pictures differ in size or cannot be read; with ``strict`` they are too few.
+        ConfigError: The weights of the trunk are not here.
+        RangeError: The trunk says the same of every picture.
+    """
+    size, alike = usual_size(normals.samples, strict=strict)
+    fits, holds = split_normals(normals.samples, seed=recipe.seed)
+    spec, arguments, trunk, source = _started(recipe, size, alike, lent)
+    network = scorer_network(**arguments)
+    _lend(network, trunk)
+    _fit(network, fits, spec, recipe, progress)
+    said = distances_of(network, holds, spec, what="set the threshold", progress=progress)
+    units = [one.unit for one in holds]
+    # as the checkpoint will store them
+    reference = np.array(sorted(round(value, 6) for value in highest_of_units(said.highest, units)))
+    band = band_of_normals(reference, reference, alpha=recipe.alpha, strict=strict)
+    state = LineState(
+        statistics={},
+        thresholds=band,
+        temperature=np.ones(1, np.float32),
+        method=recipe.method,
+        feature_mean=said.features.mean(axis=0),
+        feature_sd=said.features.std(axis=0),
+        pictures=len(holds),
+        normals=reference,
+    )
+    checkpoint = Checkpoint(
+        network=cast(CellNetwork, network),
+        arguments=arguments,
+        preprocess=spec,
+        cell_px=recipe.stride,
+        classes=(NOVELTY,),
+        lines={"original": state},
+        recipe=recipe.model_dump(mode="json"),
+        data={
+            "root": normals.root.name,
+            "digest": _digest(normals.samples),
+            "pictures": len(normals.samples),
+            "fitted_on": len(fits),
+            "threshold_from": len(holds),
+            "notes": [*normals.notes, f"the trunk is {source}"],
+            "original": sorted({one.domain for one in normals.samples if one.domain}),
+            "new": [],
+        },
+        figures={"median_distance": round(float(np.median(reference)), 6), "highest_distance": float(reference[-1])},
+        factory=FACTORY,
+    )
+    return checkpoint, said, holds
+
+
+def scorer_of(checkpoint: Checkpoint) -> ScorerNetwork:
+    """The network of a scorer's checkpoint.
+
+    Raises:
+        ConfigError: It is another network.
+    """
+    network: Any = checkpoint.network
+    if not isinstance(network, ScorerNetwork):
+        raise ConfigError(
+            f"the checkpoint is of {checkpoint.factory}, which is no scorer; fit one: python -m training train --method"
+        )
+    return network
+
+
+def distances_of(
+    network: ScorerNetwork,
+    samples: Sequence[Sample],
+    spec: PreprocessSpec,
+    *,
+    what: str = "measure distances",
+    progress: Progress = quiet,
+) -> Distances:
+    """What a scorer says of pictures, read one batch at a time."""
+    maps: list[Floats] = []
+    features: list[Floats] = []
+    done = 0
+    with torch.inference_mode():
+        for images in _batches(samples, spec):
+            found = network(normalised(images, spec))
+            maps.append(found.novelty[:, 0].numpy())
+            features.append(found.feature.numpy())
+            done += len(images)
+            progress(what, done, len(samples), {})
+    return Distances(np.concatenate(maps), np.concatenate(features))
+
+
+def highest_of_units(highest: Array, units: Sequence[str]) -> list[float]:
+    """Of each group its highest picture: pictures of one part are not independent, groups are."""
+    found: dict[str, float] = {}
+    for value, unit in zip(highest, units, strict=True):
+        found[unit] = max(found.get(unit, -math.inf), float(value))
+    return list(found.values())
+
+
+def _fit(
+    network: ScorerNetwork, samples: Sequence[Sample], spec: PreprocessSpec, recipe: ScorerRecipe, progress: Progress
+) -> None:
+    stages, stride = network.stages, recipe.stride
+    done = 0
+    with torch.no_grad():
+
+        def maps_of(images: Image) -> Tensor:
+            return joined_maps(stages(normalised(images, spec)), stages.strides, stride)
+
+        mean, scale = _scale(maps_of(images) for images in _batches(samples[:FIRST], spec))
+        fit: GaussianFit | PatchCoreFit
+        if isinstance(network.head, GaussianHead):
+            fit = GaussianFit(network.head, scale, seed=recipe.seed)
+        else:
+            fit = PatchCoreFit(cast(PatchCoreHead, network.head), scale, mean, seed=recipe.seed)
+        for images in _batches(samples, spec):
+            fit.see(maps_of(images))
+            done += len(images)
+            progress(f"fit {recipe.method}", done, len(samples), {})
+        fit.finish()
+
+
+def _scale(maps: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
+    """``(D,)`` mean of each channel, and one over its standard deviation; 0 of a channel that never varies.
+
+    Raises:
+        RangeError: No channel varies.
+    """
+    rows = torch.cat([one.permute(0, 2, 3, 1).reshape(-1, one.shape[1]).double() for one in maps])
+    mean, sd = rows.mean(dim=0), rows.std(dim=0, correction=0)
+    alive = sd > 1e-6 * (1 + mean.abs())
+    if not bool(alive.any()):
+        raise RangeError(
+            "the trunk says the same of every place of every picture; are the pictures all blank, or its weights lost?"
+        )
+    return mean, torch.where(alive, 1 / sd.clamp(min=1e-12), torch.zeros_like(sd))
+
+
+def _batches(samples: Sequence[Sample], spec: PreprocessSpec) -> Iterator[Image]:
+    for start in range(0, len(samples), SIZE):
+        yield np.stack([fitted(read_image(one), spec) for one in samples[start : start + SIZE]])
+
+
+def _started(
+    recipe: ScorerRecipe, size: tuple[int, int], alike: bool, lent: Path | None
+) -> tuple[PreprocessSpec, dict[str, Any], Mapping[str, Tensor], str]:
+    """Preprocessing, the factory's arguments, the trunk's weights, and whence they are."""
+    base = None if lent is None else load_checkpoint(lent)
+    ratio = min(4.0, max(0.25, size[1] / size[0]))
+    across = max(32, 32 * round(recipe.side_px * ratio**0.5 / 32))
+    down = max(32, 32 * round(recipe.side_px / ratio**0.5 / 32))
+    common: dict[str, Any] = {"method": recipe.method, "height": down, "width_px": across, "stride": recipe.stride}
+    options = {"covariance": recipe.covariance} if recipe.method == "gaussian" else {"bank": recipe.bank}
+    # of one size nothing is padded, and a few percent of stretch are the same in every picture
+    resize: Literal["stretch", "letterbox"] = "stretch" if alike else "letterbox"
+    if base is None:
+        weights = pretrained_weights()
+        if weights is None:
+            raise ConfigError(
+                f"a scorer needs a trunk that was trained: name {MOBILENET_FILE} in EDGE_SDK_MOBILENETV2, or take the "
+                "trunk of a checkpoint: --from CKPT"
+            )
+        half = (0.5, 0.5, 0.5)
+        spec = PreprocessSpec(width=across, height=down, mean=half, std=half, resize=resize)
+        trunk, arguments = load_file(weights), {"trunk": "mobilenetv2"}
+        source = f"MobileNetV2 with ImageNet weights ({weights.name})"
+    else:
+        own = base.preprocess
+        spec = PreprocessSpec(
+            width=across, height=down, mean=own.mean, std=own.std, colour=own.colour, resize=resize
+        )
+        arguments = {name: base.arguments[name] for name in ("trunk", "width", "stages") if name in base.arguments}
+        network = base.network
+        load_statistics(network, base.line("original").statistics)
+        prefix = "stages.trunk." if isinstance(network, ScorerNetwork) else "trunk."
+        whole = network.state_dict()
+        trunk = {name.removeprefix(prefix): one for name, one in whole.items() if name.startswith(prefix)}
+        source = f"that of {lent}"
+    probe = scorer_network(**{**common, **arguments, "rank": 1}, **_tiny(options))
+    rank = min(recipe.rank, sum(probe.stages.channels))
+    return spec, {**common, **arguments, **options, "rank": rank}, trunk, source
+
+
+def _tiny(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {"covariance": "shared"} if "covariance" in options else {"bank": 1}
+
+
+def _lend(network: ScorerNetwork, weights: Mapping[str, Tensor]) -> None:
+    trunk = network.stages.trunk
+    wanted = trunk.state_dict()
+    missing = sorted(wanted.keys() - weights.keys())
+    if missing:
+        raise FormatError(
+            f"the weights lack {missing[0]} of the trunk; give those of MobileNetV2 1.0 with timm's names, or a "
+            "checkpoint that was trained here"
+        )
+    differ = [name for name in wanted if wanted[name].shape != weights[name].shape]
+    if differ:
+        raise FormatError(
+            f"the weights' {differ[0]} is {tuple(weights[differ[0]].shape)}, but the trunk's is "
+            f"{tuple(wanted[differ[0]].shape)}; they are of another trunk"
+        )
+    trunk.load_state_dict({name: weights[name] for name in wanted})
+
+
+def _digest(samples: Sequence[Sample]) -> str:
+    said = "".join(f"{one.image}\t{sha256_file(one.path)}\n" for one in sorted(samples, key=lambda one: one.image))
+    return sha256_hex(said.encode())

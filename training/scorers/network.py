@@ -1,0 +1,103 @@
+"""A trunk with a scorer's head: the network that a scorer's checkpoint names and export traces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+from torch import Tensor, nn
+
+from edge_sdk.errors import ConfigError
+from training.networks.cellnet import trunk_of
+from training.scorers.embedding import TAPS, Stages
+from training.scorers.gaussian import GaussianHead
+from training.scorers.patchcore import PatchCoreHead
+
+__all__ = ["FACTORY", "METHODS", "NoveltyOutputs", "ScorerNetwork", "scorer_network"]
+
+FACTORY = "training.scorers.network:scorer_network"
+METHODS = ("gaussian", "patchcore")
+
+
+class NoveltyOutputs(NamedTuple):
+    """What the network gives, in the order and by the names of the exported graph."""
+
+    novelty: Tensor
+    """``(N, 1, h, w)`` distances, unbounded, around 1 on normals."""
+    feature: Tensor
+    """``(N, F)``, the mean of the last stage looked at over its positions."""
+
+
+class ScorerNetwork(nn.Module):
+    """``(N, 3, H, W)`` float32 to ``NoveltyOutputs``; nothing in it is trained.
+
+    Args:
+        stages: The trunk's.
+        head: From their maps to distances.
+    """
+
+    keep_float = ("head",)
+    """The trunk alone is rounded to INT8: a whitening enlarges what rounding does to the directions in which normals
+    hardly vary, and the nearest neighbour is a small difference of large numbers."""
+
+    def __init__(self, stages: Stages, head: nn.Module) -> None:
+        super().__init__()
+        self.stages = stages
+        self.head = head
+        self.requires_grad_(False)
+        self.eval()
+
+    def forward(self, frame: Tensor) -> NoveltyOutputs:
+        maps = self.stages(frame)
+        return NoveltyOutputs(self.head(maps), maps[-1].mean((2, 3)))
+
+    def train(self, mode: bool = True) -> ScorerNetwork:
+        """A scorer keeps its trunk's statistics, whatever is asked."""
+        super().train(False)
+        return self
+
+
+def scorer_network(
+    *,
+    method: Literal["gaussian", "patchcore"],
+    height: int,
+    width_px: int,
+    trunk: Literal["resnet18", "mobilenetv2"] = "mobilenetv2",
+    width: float = 0.25,
+    stages: int | None = None,
+    taps: Sequence[int] | None = None,
+    stride: int = 8,
+    rank: int = 100,
+    **options: Any,
+) -> ScorerNetwork:
+    """The factory that a scorer's checkpoint names.
+
+    Args:
+        method: ``gaussian`` or ``patchcore``.
+        height: Of the network's input, pixels, a multiple of the coarsest stage's stride.
+        width_px: Of the network's input.
+        trunk: ``resnet18`` or ``mobilenetv2``.
+        width: Of a ResNet-18, times the paper's channels.
+        stages: How many stages the trunk has, where a checkpoint lends it; those up to stride 16 without it.
+        taps: Which stages are looked at, from 0.
+        stride: Pixels a cell.
+        rank: Dimensions of the projected feature.
+        options: Of the method: ``covariance``, or ``bank``.
+
+    Raises:
+        ConfigError: There is no such trunk, method or stage, or the input does not suit the stages.
+    """
+    if method not in METHODS:
+        raise ConfigError(f"there is no scorer named {method!r}; give {' or '.join(METHODS)}")
+    below = Stages(trunk_of(trunk, width=width, stages=stages), tuple(taps or TAPS[trunk]))
+    coarsest = max((*below.strides, stride))
+    if height % coarsest or width_px % coarsest:
+        raise ConfigError(f"the network's input is {width_px} x {height}; give multiples of {coarsest} px")
+    total = sum(below.channels)
+    if not 1 <= rank <= total:
+        raise ConfigError(f"rank is {rank}, but the stages looked at have {total} channels; give 1 to {total}")
+    grid = (height // stride, width_px // stride)
+    common: dict[str, Any] = {"stride": stride, "rank": rank, **options}
+    if method == "gaussian":
+        return ScorerNetwork(below, GaussianHead(below.channels, below.strides, grid=grid, **common))
+    return ScorerNetwork(below, PatchCoreHead(below.channels, below.strides, **common))

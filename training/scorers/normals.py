@@ -1,0 +1,132 @@
+"""Which pictures show good parts, and which of them fit a scorer and which set its threshold."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from calibration.pictures import pictures_in
+from edge_sdk.errors import DatasetError
+from edge_sdk.quality.datasets import DEFAULT_HEALTHY, Dataset, Sample, deal, load_dataset, picture_size
+
+__all__ = ["FEWEST", "Normals", "held_back", "normals_in", "split_normals", "usual_size"]
+
+FEWEST = 8
+"""Good parts below which nothing is fitted: a covariance of fewer says little of the next part."""
+NEARLY = 0.1
+"""Share by which a side may differ, as where parts were cut out by hand."""
+FITTED = 0.5
+"""Share of the parts that fit; the others set the threshold."""
+
+
+@dataclass(frozen=True)
+class Normals:
+    """Good parts of a line."""
+
+    root: Path
+    samples: tuple[Sample, ...]
+    """Healthy, or of a folder that says nothing."""
+    notes: tuple[str, ...]
+    """What was left out, a sentence each."""
+
+
+def normals_in(folder: Path, *, seed: int = 0) -> Normals:
+    """The good parts of a folder: of a data set those labelled healthy, of a plain folder all.
+
+    Of a set that has defects too, its part test is left to whoever evaluates, see ``held_back``.
+
+    Args:
+        folder: A data set, or a plain folder of pictures.
+        seed: Of the dealing, where the set itself does not say what is test.
+
+    Raises:
+        DatasetError: The folder is missing, empty, holds nothing healthy, is the folder of a defect, or holds fewer
+            good parts than a fit needs.
+    """
+    _check_no_defect(folder)
+    samples = pictures_in(folder)
+    notes = []
+    if any(one.healthy is not None or one.label for one in samples):
+        healthy = tuple(one for one in samples if one.healthy)
+        if not healthy:
+            labels = ", ".join(sorted({one.label for one in samples if one.label}))
+            raise DatasetError(
+                f"{folder} has no picture of a good part (labels: {labels}); give good parts, or say in dataset.yaml "
+                "which labels are healthy"
+            )
+        if len(healthy) < len(samples):
+            others = len(samples) - len(healthy)
+            notes.append(f"{others} pictures of {folder} are not labelled healthy and are left out")
+            back = held_back(load_dataset(folder), seed=seed)
+            given = tuple(one for one in healthy if one.image not in back)
+            notes.append(f"{len(healthy) - len(given)} good parts belong to the set's part test and are left out")
+            healthy = given
+        samples = healthy
+    units = len({one.unit for one in samples})
+    if units < FEWEST:
+        raise DatasetError(
+            f"{folder} holds {units} good part{'' if units == 1 else 's'}; a scorer needs {FEWEST} at least, and 200 "
+            "for a threshold that means something"
+        )
+    return Normals(folder, samples, tuple(notes))
+
+
+def held_back(dataset: Dataset, *, seed: int) -> frozenset[str]:
+    """Names of the healthy pictures that no scorer is fitted on: the set's part test, its own or dealt."""
+    parts = deal(dataset, seed=seed, honour_split=True)
+    return frozenset(one.image for one in dataset.samples if one.healthy and parts[one.image] == "test")
+
+
+def usual_size(samples: Sequence[Sample], *, strict: bool) -> tuple[tuple[int, int], bool]:
+    """Height and width of most pictures, and whether all are of nearly that size.
+
+    Args:
+        samples: At least one.
+        strict: Other sizes are an error.
+
+    Raises:
+        DatasetError: ``strict``, and a side of some picture is off by more than ``NEARLY``; names both sizes.
+    """
+    sizes = {one.image: picture_size(one.path) for one in samples}
+    (height, width), count = Counter(sizes.values()).most_common(1)[0]
+    other = [
+        one
+        for one in samples
+        if abs(sizes[one.image][0] / height - 1) > NEARLY or abs(sizes[one.image][1] / width - 1) > NEARLY
+    ]
+    if other and strict:
+        tall, wide = sizes[other[0].image]
+        raise DatasetError(
+            f"{other[0].path} is {wide} x {tall} ({len(other)} pictures are of another size), but {count} are "
+            f"{width} x {height}; a station's camera gives one size, so give pictures of one"
+        )
+    return (height, width), not other
+
+
+def split_normals(samples: Sequence[Sample], *, seed: int) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """Those that fit and those that set the threshold; no group is torn apart.
+
+    Units, in order of the sha256 of seed and name, are dealt by turns, so both halves hold each half of the parts.
+    """
+    units = sorted({one.unit for one in samples}, key=lambda unit: hashlib.sha256(f"{seed}:{unit}".encode()).digest())
+    fitted = set(units[: round(len(units) * FITTED)])
+    return (
+        tuple(one for one in samples if one.unit in fitted),
+        tuple(one for one in samples if one.unit not in fitted),
+    )
+
+
+def _check_no_defect(folder: Path) -> None:
+    """Refuse ``…/test/scratch`` of a set in MVTec's layout, which is easily mistaken."""
+    whole = folder.resolve()
+    if whole.parent.name not in ("test", "ground_truth") or whole.name.lower() in DEFAULT_HEALTHY:
+        return
+    beside = [other for other in whole.parent.parent.iterdir() if other.name == "train"]
+    if beside:
+        raise DatasetError(
+            f"{folder} holds the defect {whole.name!r} of a data set, not good parts; give {beside[0] / 'good'}, or "
+            "the whole set"
+        )

@@ -1,0 +1,145 @@
+"""The distance of each place to the nearest of a bank of normal features, as a convolution and a minimum.
+
+With ``e(p)`` in R^d the feature of a place, standardised, centred and projected, and the bank ``m_1 ... m_B``:
+
+    D(p) = sqrt(min_b |e(p) - m_b|^2 / d),   |e - m|^2 = |e|^2 + (-2 m . e + |m|^2)
+
+The bracket is a 1x1 convolution with the weights ``-2 m_b`` and the bias ``|m_b|^2``, so the nearest neighbour is exact
+and there is no loop, no TopK and no table of distances.  The bank is a greedy coreset, the normal farthest from all
+chosen so far, found on a random projection; of very many normals a random sample of bounded size is looked at.
+
+The paper's reweighting of a picture's score by the neighbours of its nearest neighbour is left out: a picture's score
+is its highest place.
+
+Reference:
+    Roth, Pemula, Zepeda, Schoelkopf, Brox and Gehler, Towards total recall in industrial anomaly detection, CVPR 2022,
+    section 3.2 and algorithm 1 (coreset), eq. 6 (score).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from edge_sdk.errors import RangeError
+from training.scorers.embedding import Joined
+from training.scorers.gaussian import orthogonal
+
+__all__ = ["PatchCoreFit", "PatchCoreHead", "greedy_coreset"]
+
+POOL = 20_000
+"""Normal places that the coreset is chosen from, at most; the rest is passed over by lot."""
+SHADOW = 32
+"""Dimensions of the random projection that the coreset is chosen on (the paper: 128 of 1024)."""
+FLOOR = 1e-4
+"""Under the root, so that rounding of a distance near 0 is not enlarged."""
+
+
+class PatchCoreHead(nn.Module):
+    """Stages of a trunk to ``D``, ``(N, 1, h, w)``; no branch depends on the data.
+
+    Args:
+        channels: Of each stage.
+        strides: Of each stage.
+        stride: Of the grid.
+        rank: d.
+        bank: B.
+    """
+
+    def __init__(
+        self, channels: Sequence[int], strides: Sequence[int], *, stride: int, rank: int, bank: int
+    ) -> None:
+        super().__init__()
+        self.rank = rank
+        self.joined = Joined(channels, strides, stride=stride, width=rank)
+        self.bank = nn.Conv2d(rank, bank, 1)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        e: Tensor = self.joined(maps)
+        nearest = self.bank(e).amin(dim=1, keepdim=True)
+        squared = (e * e).sum(dim=1, keepdim=True) + nearest
+        found: Tensor = (squared.clamp(min=0) + FLOOR).sqrt()
+        return found
+
+    def set_bank(self, normals: Tensor) -> None:
+        """``(B, d)`` features in the space of ``e``."""
+        with torch.no_grad():
+            assert self.bank.bias is not None
+            self.bank.weight.copy_(-2 * normals[:, :, None, None])
+            self.bank.bias.copy_((normals * normals).sum(dim=1))
+
+
+class PatchCoreFit:
+    """A bounded sample of normal places, then its coreset.
+
+    Args:
+        head: To fill.
+        scale: ``(D,)`` one over each channel's standard deviation.
+        mean: ``(D,)`` of the channels, about which features are centred.
+        seed: Of the projections, the sample and the first of the bank.
+    """
+
+    def __init__(self, head: PatchCoreHead, scale: Tensor, mean: Tensor, *, seed: int) -> None:
+        self._head, self._seed = head, seed
+        weight = orthogonal(len(scale), head.rank, seed=seed).T / head.rank**0.5 * scale.double()[None]
+        self._weight = weight
+        head.joined.set_linear(weight.float(), (-weight @ mean.double()).float())
+        self._mean = mean.double()
+        self._chance = torch.Generator().manual_seed(seed)
+        self._kept = torch.zeros(0, head.rank)
+        self._lots = torch.zeros(0)
+
+    def see(self, maps: Tensor) -> None:
+        """Normals, ``(N, D, h, w)`` of ``joined_maps``."""
+        rows = maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1]).double()
+        projected = ((rows - self._mean) @ self._weight.T).float()
+        # each place draws a lot, and the lowest stay: a uniform sample of all seen so far
+        lots = torch.cat([self._lots, torch.rand(len(projected), generator=self._chance)])
+        whole = torch.cat([self._kept, projected])
+        order = torch.argsort(lots)[:POOL]
+        self._kept, self._lots = whole[order], lots[order]
+
+    def finish(self) -> None:
+        """Choose the bank and put it into the head.
+
+        Raises:
+            RangeError: Nothing was seen.
+        """
+        if not len(self._kept):
+            raise RangeError("no normal was seen; give at least one picture of a good part")
+        bank = self._head.bank.out_channels
+        chosen = greedy_coreset(self._kept, bank, seed=self._seed)
+        # fewer places than the bank holds: some stand in it twice, which no minimum minds
+        self._head.set_bank(self._kept[chosen[torch.arange(bank) % len(chosen)]])
+
+
+def greedy_coreset(rows: Tensor, count: int, *, seed: int) -> Tensor:
+    """Which rows to keep so that none of the others is far from all of them.
+
+    Beginning with a random row, the one farthest from those chosen is added, distances being taken on a random
+    orthogonal projection.
+
+    Args:
+        rows: ``(n, d)``, n at least 1.
+        count: How many to keep.
+        seed: Of the projection and the first row.
+
+    Returns:
+        ``(min(count, n),)`` places in the order in which they were chosen.
+    """
+    n = len(rows)
+    small = (rows.double() @ orthogonal(rows.shape[1], SHADOW, seed=seed)).float()
+    lengths = (small * small).sum(dim=1)
+    generator = torch.Generator().manual_seed(seed)
+    first = int(torch.randint(n, (1,), generator=generator))
+    chosen = [first]
+    near = torch.full((n,), float("inf"))
+    for _ in range(min(count, n) - 1):
+        last = small[chosen[-1]]
+        distance = lengths - 2 * (small @ last) + lengths[chosen[-1]]
+        near = torch.minimum(near, distance)
+        near[chosen[-1]] = -1
+        chosen.append(int(near.argmax()))
+    return torch.tensor(chosen)
