@@ -1,4 +1,4 @@
-"""``python -m training train | commission | adapt | transfer | retrain | evaluate | audit | pictures | drift``.
+"""The commands of ``python -m training``: pretrain, train, commission, adapt, transfer, retrain, evaluate and others.
 
 Data on stdout, talk on stderr.  0 it worked; 1 it did not, and why is the last line; 2 it was asked
 wrongly.  What each command writes beside its checkpoint is in ``training.outcome``.
@@ -34,7 +34,9 @@ from training.options import (
     SeedOfTraining,
     Threads,
     Trunk,
+    TrunkFile,
 )
+from training.pretrain_cli import pretrain
 from training.scorers.commands import (
     Scorer,
     ScorerAlpha,
@@ -78,6 +80,7 @@ def train(
     width: Annotated[
         float | None, typer.Option(min=0.05, max=2.0, help="Of the slim trunk; 0.25 if not given.")
     ] = None,
+    start: TrunkFile = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="Steps; 250 if not given.")] = None,
     method: Annotated[
         Scorer | None, typer.Option(help="Without a defect: fit an anomaly scorer on the good parts alone.")
@@ -111,6 +114,7 @@ def train(
         "head": None if head is None else head.value,
         "side_px": side,
         "width": width,
+        "start": None if start is None else str(start),
         "iterations": iterations,
         "jitter": False if no_jitter else None,
         "masks": "required" if masks_required else None,
@@ -366,6 +370,7 @@ def pictures(
     hand_over(work, facts, json_, f"{out}: {count} pictures")
 
 
+app.command(name="pretrain")(pretrain)
 app.command(name="transfer")(transfer)
 app.command(name="drift")(drift)
 app.command(name="commission")(commission)

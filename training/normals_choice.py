@@ -45,7 +45,9 @@ class Choice:
 
 
 def audit_drawn(line: Line, *, seed: int, most: int = MOST) -> tuple[Sample, ...]:
-    """Draw an audit by lot from a line's part train; no picture of another part is ever drawn.
+    """Draw an audit by lot from the labelled pictures of a line's part train; none of another part is ever drawn.
+
+    A picture without a truth, such as one whose label is ignored, is none that an operator could have judged.
 
     Args:
         line: The new one; its labels are looked up by whoever reads the pictures.
@@ -58,15 +60,16 @@ def audit_drawn(line: Line, *, seed: int, most: int = MOST) -> tuple[Sample, ...
     if most > MOST:
         raise DatasetError(f"an audit of {most} pictures is asked for; give at most {MOST}")
     judged = {sample.image for sample in line.test} | line.withheld
-    order = np.random.default_rng([seed, 14]).permutation(len(line.train))
-    drawn = tuple(line.train[n] for n in order[: min(most, -(-len(order) // LEFT))])
-    if not drawn:
-        raise DatasetError(f"line {line.name} has no picture in part train to draw an audit from; add some")
-    for sample in drawn:
+    for sample in line.train:
         if sample.image in judged:
             raise DatasetError(
                 f"{sample.image} is in part test, which no audit may see; draw from the pictures to train with"
             )
+    told = [sample for sample in line.train if sample.healthy is not None]
+    order = np.random.default_rng([seed, 14]).permutation(len(told))
+    drawn = tuple(told[n] for n in order[: min(most, -(-len(order) // LEFT))])
+    if not drawn:
+        raise DatasetError(f"line {line.name} has no labelled picture in part train to draw an audit from; add some")
     return drawn
 
 

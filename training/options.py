@@ -28,6 +28,7 @@ __all__ = [
     "Side",
     "Threads",
     "Trunk",
+    "TrunkFile",
 ]
 
 
@@ -84,3 +85,6 @@ Threads = Annotated[int | None, typer.Option(min=1, max=256, help="Threads to co
 Quick = Annotated[bool, typer.Option("--quick", help="Fewer iterations: to see that everything runs.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 LineName = Annotated[str | None, typer.Option("--line", help="The new line that is meant.")]
+TrunkFile = Annotated[
+    Path | None, typer.Option("--start", metavar="FILE", help="Start the slim trunk from what `pretrain` wrote.")
+]

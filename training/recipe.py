@@ -27,6 +27,8 @@ class Recipe(Document):
     """Of the slim ResNet-18, times the paper's channels."""
     stages: int = Field(3, ge=2, le=4)
     """Of the slim ResNet-18: a cell has 8, 16 or 32 pixels of the network's input."""
+    start: str | None = None
+    """File that `python -m training pretrain` wrote: the slim trunk starts from it, at its width and stages."""
     side_px: int = Field(160, ge=32, le=2048, multiple_of=16)
     """The network's input has about ``side_px`` squared pixels, in the pictures' own ratio."""
     iterations: int = Field(250, ge=1)

@@ -18,6 +18,7 @@ from edge_sdk.errors import ConfigError, FormatError
 from training.networks.anchornet import AnchorNetwork
 from training.networks.cellnet import CellNetwork, cell_network
 from training.recipe import Recipe, pretrained_weights
+from training.trunk_file import arguments_of
 
 __all__ = ["Start", "load_trunk", "start_of"]
 
@@ -44,6 +45,11 @@ def start_of(recipe: Recipe, *, classes: int, pooled: bool) -> Start:
     Raises:
         ConfigError: The trunk's weights are asked for and not there.
     """
+    if recipe.start is not None:
+        if recipe.trunk == "mobilenetv2":
+            raise ConfigError(f"start is {recipe.start}, a slim trunk, but trunk is mobilenetv2; give one of the two")
+        path = Path(recipe.start)
+        return Start({**arguments_of(path), "classes": classes, "pooled": pooled}, path)
     found = None if recipe.trunk == "slim" else pretrained_weights()
     if recipe.trunk == "mobilenetv2" and found is None:
         raise ConfigError(
@@ -57,7 +63,7 @@ def start_of(recipe: Recipe, *, classes: int, pooled: bool) -> Start:
 
 
 def load_trunk(network: CellNetwork | AnchorNetwork, path: Path) -> None:
-    """Put ImageNet weights into a network's trunk.
+    """Put pretrained weights into a network's trunk.
 
     Raises:
         FormatError: The file lacks some.
@@ -66,5 +72,8 @@ def load_trunk(network: CellNetwork | AnchorNetwork, path: Path) -> None:
     wanted = network.trunk.state_dict()
     missing = sorted(wanted.keys() - tensors.keys())
     if missing:
-        raise FormatError(f"{path} lacks {missing[0]}; give the weights of MobileNetV2 1.0 with timm's names")
+        raise FormatError(
+            f"{path} lacks {missing[0]}; give the weights of MobileNetV2 1.0 with timm's names, or what "
+            "`python -m training pretrain` wrote"
+        )
     network.trunk.load_state_dict({name: tensors[name] for name in wanted})

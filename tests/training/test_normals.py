@@ -166,6 +166,8 @@ def test_no_audit_sees_more_than_30_pictures_or_a_test_picture(lines: Lines, sou
     assert len(drawn) == -(-len(line.train) // 3) <= 30
     assert not {one.image for one in drawn} & {one.image for one in line.test}
     assert [one.image for one in audit_drawn(line, seed=3)] == [one.image for one in drawn]
+    unsure = replace(line, train=tuple(replace(one, healthy=None) for one in line.train[:5]) + line.train[5:])
+    assert not {one.image for one in audit_drawn(unsure, seed=3)} & {one.image for one in line.train[:5]}
     with pytest.raises(DatasetError, match="an audit of 31 pictures is asked for; give at most 30"):
         audit_drawn(line, seed=3, most=31)
     leaking = replace(line, train=line.test)

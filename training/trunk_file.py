@@ -1,0 +1,55 @@
+"""A pretrained trunk as a file (``trunk/1``): weights by torchvision's names, and what network they are of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from edge_sdk.documents import write_atomic
+from edge_sdk.errors import ConfigError, FormatError
+
+__all__ = ["arguments_of", "save_trunk"]
+
+SCHEMA = "trunk/1"
+
+
+def save_trunk(trunk: nn.Module, path: Path, *, width: float, stages: int, told: Mapping[str, str]) -> None:
+    """Write a ResNet-18 trunk; whole or not at all.
+
+    Args:
+        trunk: With its statistics.
+        path: To write.
+        width: Of the trunk, times the paper's channels.
+        stages: Of the trunk.
+        told: How it came about.
+    """
+    said = {**told, "schema": SCHEMA, "trunk": "resnet18", "width": repr(width), "stages": str(stages)}
+    tensors = {name: tensor.detach().contiguous() for name, tensor in trunk.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, save(tensors, said))
+
+
+def arguments_of(path: Path) -> dict[str, Any]:
+    """``trunk``, ``width`` and ``stages``, as the network's factory takes them.
+
+    Raises:
+        ConfigError: There is no such file.
+        FormatError: It is something else.
+    """
+    if not path.is_file():
+        raise ConfigError(f"there is no file {path} to start from; give what `python -m training pretrain` wrote")
+    try:
+        with safe_open(path, "pt") as file:
+            said: dict[str, str] = file.metadata() or {}
+        found = {"trunk": said["trunk"], "width": float(said["width"]), "stages": int(said["stages"])}
+        schema = said["schema"]
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise FormatError(f"{path} holds no pretrained trunk ({error}); it is damaged or something else") from error
+    if schema != SCHEMA:
+        raise FormatError(f"{path} is of {schema!r}; this version reads {SCHEMA}")
+    return found
