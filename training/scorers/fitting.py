@@ -29,6 +29,7 @@ from training.scorers.gaussian import Covariance, GaussianFit, GaussianHead
 from training.scorers.network import FACTORY, ScorerNetwork, scorer_network
 from training.scorers.normals import Normals, split_normals, usual_size
 from training.scorers.patchcore import PatchCoreFit, PatchCoreHead
+from training.scorers.suspects import named, suspicious
 from training.statistics import load_statistics
 from training.train import Progress, quiet
 
@@ -104,8 +105,14 @@ def fit_scorer(
     spec, arguments, trunk, source = _started(recipe, size, alike, lent)
     network = scorer_network(**arguments)
     _lend(network, trunk)
-    _fit(network, fits, spec, recipe, progress)
+    fits, doubts = _fitted_without_suspects(network, fits, spec, recipe, progress)
     said = distances_of(network, holds, spec, what="set the threshold", progress=progress)
+    strange = suspicious(said.highest)
+    if strange.any():
+        doubts += (
+            f"{named(holds, strange)} lie far beyond the other good parts and raise the threshold; if they are "
+            "defective, take them out and begin again",
+        )
     units = [one.unit for one in holds]
     # as the checkpoint will store them
     reference = np.array(sorted(round(value, 6) for value in highest_of_units(said.highest, units)))
@@ -134,7 +141,7 @@ def fit_scorer(
             "pictures": len(normals.samples),
             "fitted_on": len(fits),
             "threshold_from": len(holds),
-            "notes": [*normals.notes, f"the trunk is {source}"],
+            "notes": [*normals.notes, *doubts, f"the trunk is {source}"],
             "original": sorted({one.domain for one in normals.samples if one.domain}),
             "new": [],
         },
@@ -186,6 +193,21 @@ def highest_of_units(highest: Array, units: Sequence[str]) -> list[float]:
     for value, unit in zip(highest, units, strict=True):
         found[unit] = max(found.get(unit, -math.inf), float(value))
     return list(found.values())
+
+
+def _fitted_without_suspects(
+    network: ScorerNetwork, samples: tuple[Sample, ...], spec: PreprocessSpec, recipe: ScorerRecipe, progress: Progress
+) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
+    """Fit, and fit again without those that lie far beyond the others; they set no threshold, so none is moved."""
+    _fit(network, samples, spec, recipe, progress)
+    seen = distances_of(network, samples, spec, what="look for defects", progress=progress)
+    strange = suspicious(seen.highest)
+    if not strange.any():
+        return samples, ()
+    kept = tuple(one for one, out in zip(samples, strange, strict=True) if not out)
+    _fit(network, kept, spec, recipe, progress)
+    told = f"{named(samples, strange)} lie far beyond the other good parts and are not fitted; are they defective?"
+    return kept, (told,)
 
 
 def _fit(
