@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from benchmarks.adaptation import without_defects
+from benchmarks.adaptation.holm import holm
 from benchmarks.adaptation.protocol import Runs, cross_folds
 from benchmarks.adaptation.scored import Scored
 from benchmarks.adaptation.without_defects import (
@@ -19,7 +20,6 @@ from benchmarks.adaptation.without_defects import (
     PAIRS,
     Pair,
     Work,
-    holm,
     pair_step,
     result_of,
     synthetic_step,
@@ -44,7 +44,7 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = write_set(tmp_path_factory.mktemp("plates") / "plates", pictures=96)
-    return pair_step(Pair("plates", folder, "a test", gap="lamp"), TINY, 100, 0)
+    return pair_step(Pair("plates", folder, "a test", gap="lamp"), TINY, ("slim",), 100, 0)
 
 
 def runs(shift: float, *, seed: int) -> Runs:
@@ -66,10 +66,11 @@ def test_every_method_and_the_oracle_is_judged_on_the_same_pictures(synthetic: M
 
 
 def test_the_audit_chooses_among_the_candidates(real: Mapping[str, Any]) -> None:
-    assert real["choice"]["method"] in CANDIDATES
-    assert set(real["choice"]["auroc"]) == set(CANDIDATES)
-    assert 0 < real["choice"]["pictures"] <= MOST
-    assert set(real["rows"]) == {"source", *CANDIDATES}
+    choice = real["slim"]["choice"]
+    assert choice["method"] in CANDIDATES
+    assert set(choice["auroc"]) == set(CANDIDATES)
+    assert 0 < choice["pictures"] <= MOST
+    assert set(real["slim"]["rows"]) == {"source", *CANDIDATES}
 
 
 def test_the_result_answers_every_must(synthetic: Mapping[str, Any], real: Mapping[str, Any]) -> None:
@@ -79,6 +80,16 @@ def test_the_result_answers_every_must(synthetic: Mapping[str, Any], real: Mappi
     assert len(names) == len(set(names))
     assert {"synthetic: contrastive", "plates: chosen", "plates: chosen - mixed, AUROC"} <= set(names)
     assert found.musts["E3.nrbn_minus_mixed"].low == pytest.approx(found.musts["E3.nrbn_minus_mixed"].value, abs=1e-4)
+
+
+def test_a_group_that_the_audit_shows_is_not_trained_on(tmp_path: Path) -> None:
+    dataset = load_dataset(write_set(tmp_path / "plates"))
+    lines = cross_folds(dataset, seed=100, gap="lamp")[0].lines
+    shown = {lines.original.train[0].unit, lines.new[0].train[0].unit}
+    left = without_defects._without(lines, shown)
+    assert not {one.unit for one in (*left.original.train, *left.new[0].train)} & shown
+    assert len(left.original.train) == len(lines.original.train) - 1
+    assert left.original.test == lines.original.test
 
 
 def test_of_many_equal_pairs_only_the_better_one_is_significant() -> None:
