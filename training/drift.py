@@ -22,6 +22,7 @@ from edge_sdk.quality.drift_reference import MOVED
 from edge_sdk.quality.facts import causes
 from edge_sdk.vision.preprocess import Adjustment
 from training.drift_sides import Model, Picture, Seen, seen_of
+from training.drift_words import SURE, Told, Verdict, has_moved, too_few
 from training.page import Page, Table, write_page
 from training.prior import Prior, defect_prior
 from training.probe import Probe, domain_probe
@@ -29,8 +30,6 @@ from training.two_sample import LEAST, Test, ks_test, mmd_test
 
 __all__ = ["Comparison", "adjustment", "compare", "write_comparison"]
 
-SURE = 0.01
-"""p below which a difference is taken for one."""
 GAINS, OFFSETS = (0.2, 5.0), 128.0
 """What ``camera.adjust`` takes."""
 
@@ -43,8 +42,7 @@ class Comparison:
     """What changed."""
     advice: str
     """What to do."""
-    verdict: str
-    """``unchanged``, ``harmless`` (the pictures changed, the scores did not), ``changed`` or ``more defects``."""
+    verdict: Verdict
     was: int
     now: int
     """Pictures."""
@@ -123,10 +121,16 @@ def compare(
         adjusted = mmd_test(home.features, tried.features, units=units, seed=seed)
         tests = (ks_test(home.scores[:, k], tried.scores[:, k]) for k in range(len(model.classes)))
         shift = max(tests, key=lambda test: test.statistic)
-    moved = any(_moved(test, len(scores)) for test in scores.values())
+    moved = any(has_moved(test, len(scores)) for test in scores.values())
     differs = (features is not None and features.p < SURE) or bool(why)
-    verdict = "changed" if moved and differs else "harmless" if differs else "more defects" if moved else "unchanged"
-    told = Told(verdict, why, prior, max(test.statistic for test in scores.values()), adjust, adjusted, shift)
+    most = max(test.statistic for test in scores.values())
+    if moved:
+        verdict: Verdict = "changed" if differs else "more defects"
+    elif differs:
+        verdict = "unsure" if most >= MOVED and too_few(len(home), len(away)) else "harmless"
+    else:
+        verdict = "unchanged"
+    told = Told(verdict, why, prior, most, (len(home), len(away)), adjust, shift)
     return Comparison(
         sentence=told.sentence,
         advice=told.advice,
@@ -161,69 +165,6 @@ def adjustment(was: Seen, now: Seen) -> Adjustment:
     blue, green, red = (round(float(one), 4) for one in gain)
     first, second, third = (round(float(one), 2) for one in offset)
     return Adjustment((blue, green, red), (first, second, third))
-
-
-@dataclass(frozen=True)
-class Told:
-    """The findings in words."""
-
-    verdict: str
-    causes: tuple[str, ...]
-    prior: Prior | None
-    shift: float
-    adjust: Adjustment | None
-    adjusted: Test | None
-    adjusted_scores: Test | None
-
-    @property
-    def sentence(self) -> str:
-        """What changed."""
-        cause = f"the picture {' and '.join(self.causes[:2])}" if self.causes else (
-            "neither brightness nor colour, contrast or sharpness moved"
-        )  # fmt: skip
-        if self.verdict == "unchanged":
-            return "nothing changed that the pictures' facts, the model's features or its scores show"
-        if self.verdict == "harmless":
-            return f"the pictures changed, the scores hardly (by {self.shift:.2f} at most): {cause}"
-        if self.verdict == "more defects":
-            return f"the scores moved by {self.shift:.2f}, but not the pictures: other parts, {self._share}"
-        return f"the pictures changed and the scores moved by {self.shift:.2f}: {cause}"
-
-    @property
-    def advice(self) -> str:
-        """What to do."""
-        if self.verdict == "unchanged":
-            return "leave everything as it is"
-        if self.verdict == "more defects":
-            return "look at the parts; the model and its thresholds stand as they did"
-        if any("blurred" in one for one in self.causes):
-            return "clean or focus the lens; no gain mends a blur"
-        if self.adjust is not None:
-            line = f"adjust: {{gain: {list(self.adjust.gain)}, offset: {list(self.adjust.offset)}}}"
-            if self._mended:
-                return f"mend the light, or write under camera in station.yaml {line}: with it the scores are as before"
-            return f"mend the light; {line} under camera in station.yaml is not enough by itself, so adapt after it"
-        if any("noisier" in one for one in self.causes):
-            return "look at the camera's gain and exposure, and at the light; if it stays so, adapt"
-        if self.verdict == "harmless":
-            return "look at the pictures when you pass by; thresholds still hold"
-        return (
-            "look at the pictures for another product or dirt; if they are to stay so, recalibrate on an answered "
-            "control sample, or adapt: python -m training adapt"
-        )
-
-    @property
-    def _mended(self) -> bool:
-        return self.adjusted_scores is not None and not _moved(self.adjusted_scores, 1)
-
-    @property
-    def _share(self) -> str:
-        if self.prior is None or self.prior.singular:
-            return "how many more defects cannot be said without labels in --was"
-        return (
-            f"{self.prior.share:.0%} defective ({self.prior.low:.0%} to {self.prior.high:.0%}) after "
-            f"{self.prior.original:.0%}"
-        )
 
 
 def write_comparison(found: Comparison, folder: Path, facts: Mapping[str, Any]) -> None:
@@ -265,11 +206,6 @@ def write_comparison(found: Comparison, folder: Path, facts: Mapping[str, Any]) 
         tables=tuple(tables),
     )
     write_page(page, folder / "drift.html")
-
-
-def _moved(test: Test, tests: int) -> bool:
-    """Whether scores moved: surely, and by enough to mind."""
-    return test.p < SURE / tests and test.statistic >= MOVED
 
 
 def _usable(seen: Seen) -> Seen:

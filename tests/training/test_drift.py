@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -22,8 +23,9 @@ from tests.export.conftest import call as called
 from training.cli import app
 from training.drift import adjustment, compare
 from training.drift_sides import Picture, model_of, pictures_of, seen_of, sets_of
+from training.drift_words import Told, has_moved, too_few
 from training.losses.discrepancy import FACTORS
-from training.two_sample import ks_test, mmd_test
+from training.two_sample import Test, ks_test, mmd_test
 
 RNG = np.random.default_rng
 
@@ -173,6 +175,21 @@ def test_a_changed_light_is_named_and_six_numbers_mend_it(bundle: Path, tmp_path
     assert found.adjusted_scores.p > 0.01 > found.features.p
     assert found.adjusted.statistic < found.features.statistic / 5
     assert found.advice.startswith("mend the light, or write under camera in station.yaml adjust: {gain: [1.")
+
+
+def test_few_pictures_are_not_taken_for_harmless() -> None:
+    """Ten and ten differ by 0.6 in one of twenty draws of the same line."""
+    ten = RNG(0).normal(size=10), RNG(1).normal(size=10) + 1
+    test = ks_test(*ten)
+    assert test.statistic >= 0.4 and not has_moved(test, 1) and too_few(10, 10) and not too_few(33, 33)
+    darker = ("became darker: gain 0.97 of the reference",)
+    told = Told("unsure", darker, None, 0.6, (10, 10), Adjustment((1.03, 1.03, 1.03)), Test(0.3, 0.7))
+    assert told.sentence == (
+        "the pictures changed; whether the scores did, 10 and 10 pictures do not tell: the picture became darker: gain "
+        "0.97 of the reference"
+    )
+    assert told.advice.endswith("scores are then as before, as far as 10 and 10 pictures tell")
+    assert replace(told, causes=(), adjust=None).advice.startswith("give 33 or more pictures of each, and look at them")
 
 
 def test_a_blurred_lens_is_to_be_cleaned_and_not_adjusted(bundle: Path, tmp_path: Path) -> None:
