@@ -112,11 +112,11 @@ def run(*, quick: bool, progress: Steps) -> Result:
             "and leaves the average precision where it was",
             "tried on seeds 100 and 101 and not taken: a thin ResNet from scratch agrees better (F1 0.985 with all of "
             "it INT8) but finds less (deployed detector 0.08 AP on the new line against 0.24, 0.26 against 0.36 on the "
-            "original one) at ten times the training; cross-layer equalisation over the ranges of activations made F1 "
-            "0.953 or less of 0.961 (weights have a scale per channel already), over residual sums alone it changed "
-            "nothing; the mean error of scores is a tenth of their spread or less, so there is no bias to correct; "
-            "noise on the maps while the heads train lowers the error by a fifth and the F1 with it, since more boxes "
-            "come to lie near the threshold",
+            "original one) at five to nine times the training; cross-layer equalisation over the ranges of activations "
+            "made F1 0.953 or less of 0.961 (weights have a scale per channel already), over residual sums alone it "
+            "changed nothing; the mean error of scores was mostly under a tenth of their spread, so there is little "
+            "bias to correct; noise on the maps while the heads train lowers the error by a fifth and the F1 with it, "
+            "since more boxes come to lie near the threshold",
         ],
         settings={
             "seeds": list(seeds),
