@@ -128,8 +128,8 @@ class MentoringConfig(Document):
     """Of frames, drawn at random whatever the model says: the control sample."""
     questions_per_shift: int = Field(200, ge=0)
     """Budget of questions to operators, up to three a frame; spent over the shift on what ranks highest."""
-    choose_by: Literal["band", "quotas"] = "band"
-    """How the budget ranks frames: by their place in the band, or in quotas of the surest, most doubtful and newest."""
+    choose_by: Literal["band", "quotas"] = "quotas"
+    """How the budget ranks frames: in quotas of the surest, most doubtful and newest, or by their place in the band."""
     shift_h: float = Field(8.0, gt=0, le=168)
     """Hours of a shift: no span as long as this sees more questions, and a burst takes about a quarter."""
 

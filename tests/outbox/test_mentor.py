@@ -61,15 +61,15 @@ Open = Callable[..., Mentor]
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Iterator[Open]:
-    """Opens mentors that draw nothing for the control sample, unless told."""
+    """Opens mentors that rank by the band and draw nothing for the control sample, unless told."""
     mentors: list[Mentor] = []
 
     def open_mentor(
-        *, draw: Callable[[], float] = lambda: 1.0, clock: FakeClock | None = None, **mentoring: Any
-    ) -> Mentor:
-        mentors.append(
-            Mentor(station(tmp_path, **mentoring), manifest("crack"), clock=clock or FakeClock(), draw=draw)
-        )
+        *, draw: Callable[[], float] = lambda: 1.0, clock: FakeClock | None = None, choose_by: str = "band",
+        **mentoring: Any,
+    ) -> Mentor:  # fmt: skip
+        settings = station(tmp_path, choose_by=choose_by, **mentoring)
+        mentors.append(Mentor(settings, manifest("crack"), clock=clock or FakeClock(), draw=draw))
         return mentors[-1]
 
     yield open_mentor
