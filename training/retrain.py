@@ -57,9 +57,9 @@ def retrain(
 
     ``L = L_S + lambda * L_W``: every step sees as many original as mentored pictures, each line a batch
     of its own, normalised by its own statistics.  Then the weights go back towards the deployed ones as far as the
-    original line's held-out pictures need it, where the strategy says so.  Last the statistics of both lines are
-    measured anew; a frozen trunk keeps its own.  Where half of the answered control sample is enough for a guarantee,
-    that half trains nothing and gives the line its thresholds.
+    original line's held-out pictures need it, where the strategy says so and the line has no encoder of its own.
+    Last the statistics of both lines are measured anew; a frozen trunk keeps its own.  Where half of the answered
+    control sample is enough for a guarantee, that half trains nothing and gives the line its thresholds.
 
     Args:
         baseline: The deployed model, which the operators were asked about.
@@ -97,6 +97,8 @@ def retrain(
     if way.init == "baseline":  # what was deployed on a line with an encoder of its own is that encoder
         load_statistics(network, own)
     away = {tensor: value for tensor, value in away.items() if tensor not in own}
+    # with two deployed encoders there is no one way back
+    may_lose = None if own else way.may_lose
     teacher = _teacher(baseline, name) if way.distil else None
     modules: dict[str, nn.Module] = {"network": network}
     if way.domain_weight:
@@ -146,14 +148,14 @@ def retrain(
         resume=resume,
         told=f"retrain {called} {way} {recipe.model_dump_json()} {baseline.data.get('digest')} {_digest(taught)}",
         progress=lambda step, steps, terms: progress(f"retrain {called}", step, steps, terms),
-        last=way.may_lose is None,
+        last=may_lose is None,
     )
     figures = {name: value for name, value in baseline.figures.items() if name not in BORNE}
     if network.frozen:
         load_statistics(network, home)
-    if way.may_lose is not None:
+    if may_lose is not None:
         held_out = views_of(lines.original, lines.original.validate, spec, grid=grid, labelled=True)
-        held = borne(network, baseline.network, home, original, held_out, spec, may_lose=way.may_lose)
+        held = borne(network, baseline.network, home, original, held_out, spec, may_lose=may_lose)
         figures |= held.document()
     new = views_of(line, line.train, spec, grid=grid, labelled=False).images
     if taught is not None:
