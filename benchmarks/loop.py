@@ -74,9 +74,9 @@ def run(*, quick: bool, progress: Steps) -> Result:
             "each seed deals the parts anew, so it changes data and initial weights; the pictures stay the same 51, "
             "so the seeds are not independent and the t-intervals over seeds are too narrow for other pictures",
             f"the recipe, the strength of the gap and the shipped strategy (masked + OMNIA) were chosen on seeds "
-            f"{TUNED_ON[0]} to {TUNED_ON[-1]}, the strategy after a run over seeds 0 to 9 had been seen too; seeds 10 to 19 "
-            "were reported before the retrained weights went back for the original line's sake (chosen on drawn lines "
-            "and hazelnuts, seeds from 100 up); the reported ones were run for the first time afterwards",
+            f"{TUNED_ON[0]} to {TUNED_ON[-1]}, the strategy after a run over seeds 0 to 9 had been seen too; seeds "
+            "10 to 19 were reported before the retrained weights went back for the original line's sake (chosen on "
+            "drawn lines and hazelnuts, seeds from 100 up); the reported ones were run for the first time afterwards",
             "every new-line row has the statistics of its own line; the original's are its own as well",
             f"simulated operator: confirms from {CONFIRM_FROM:.0%} defective cells of a question, infirms at none, "
             f"else is unsure; of what passed, {CONTROL_SHARE:.0%} is drawn and answered as a whole",
