@@ -93,7 +93,7 @@ def train_detector(
         averaging=recipe.averaging,
         chance=chance,
         resume=resume,
-        told=f"train detector {recipe.model_dump_json()} {dataset.digest}",
+        told=f"train detector {recipe.model_dump_json()} {views.digest}",
         progress=lambda step, steps, terms: progress("train", step, steps, terms),
     )
     state = original_box_state(network, line, views, spec, recipe, method="source", cache=cache)

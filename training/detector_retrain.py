@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from edge_sdk.arrays import Array
-from edge_sdk.documents import sha256_hex
 from edge_sdk.errors import ConfigError, DatasetError
 from edge_sdk.quality.datasets import Line, Lines, read_picture
 from edge_sdk.vision.preprocess import fitted, geometry
@@ -129,7 +128,8 @@ def retrain_detector(
         averaging=recipe.averaging,
         chance=chance,
         resume=resume,
-        told=f"retrain detector {called} {recipe.model_dump_json()} {baseline.data.get('digest')} {_digest(taught)}",
+        told=f"retrain detector {called} {way} {recipe.model_dump_json()} {original.digest} "
+        f"{None if taught is None else taught.digest}",
         progress=lambda step, steps, terms: progress(f"retrain {called}", step, steps, terms),
     )
     new = read_boxes(network, line, line.train, spec, recipe, labelled=False, cache=cache, flips=False)
@@ -228,11 +228,3 @@ def _confidence(path: Path, shape: tuple[int, int]) -> Array:
             "retrain from the model that asked"
         )
     return np.asarray(found.T[..., None])
-
-
-def _digest(views: BoxViews | None) -> str:
-    """Of everything that is taught: another answer is another training."""
-    if views is None:
-        return ""
-    pieces = (views.images, views.truth, views.known, views.wanted, views.maximum)
-    return sha256_hex(b"".join(np.ascontiguousarray(piece).tobytes() for piece in pieces))

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from edge_sdk.documents import write_atomic
+from edge_sdk.documents import sha256_hex, write_atomic
 from edge_sdk.errors import EdgeError, FormatError
 from training.team import Team, dealt, team
 
@@ -93,7 +93,8 @@ def fit(
         chance: All randomness of the batches; its state is kept for resuming.
         rates: Highest rate of a module by name, where it is not ``rate``.
         resume: File to keep the state in.  One that is there is gone on from.
-        told: What is trained on what: a state that was kept for something else is not gone on from.
+        told: What is trained on what: a state that was kept for something else is not gone on from.  The weights that
+            it starts from are added here.
         progress: Called after each step.
         measure_every: Steps between two measurements of the gradients, from the first step on; 0: none.
         last: Nothing costly follows, so ``resume`` is deleted at the end; else it then holds the trained state, from
@@ -108,6 +109,8 @@ def fit(
         FormatError: The state to go on from is damaged.
     """
     together = team()
+    if resume is not None:
+        told = f"{told} from {_digest(modules)}"
     for module in modules.values():
         module.to(together.device, together.dtype)
     highest = {name: (rates or {}).get(name, rate) for name in modules}
@@ -160,6 +163,12 @@ def fit(
     if last and resume is not None and together.first:
         resume.unlink(missing_ok=True)
     return history
+
+
+def _digest(modules: Mapping[str, nn.Module]) -> str:
+    """Of weights and statistics."""
+    states = (module.state_dict().values() for module in modules.values())
+    return sha256_hex(b"".join(tensor.detach().cpu().numpy().tobytes() for state in states for tensor in state))
 
 
 def _due(done: int, iterations: int, *, last: bool) -> bool:

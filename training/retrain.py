@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from edge_sdk.arrays import Image
-from edge_sdk.documents import sha256_hex
 from edge_sdk.quality.datasets import Lines
 from edge_sdk.vision.preprocess import PreprocessSpec
 from training.answers import Mentored, read_mentored
@@ -146,7 +145,8 @@ def retrain(
         averaging=recipe.averaging,
         chance=chance,
         resume=resume,
-        told=f"retrain {called} {way} {recipe.model_dump_json()} {baseline.data.get('digest')} {_digest(taught)}",
+        told=f"retrain {called} {way} {recipe.model_dump_json()} {original.digest} "
+        f"{None if taught is None else taught.digest}",
         progress=lambda step, steps, terms: progress(f"retrain {called}", step, steps, terms),
         last=may_lose is None,
     )
@@ -248,11 +248,3 @@ def _alternating(images: Image, others: Image) -> Image:
     each = min(len(images), len(others))
     first, second = (some[np.linspace(0, len(some) - 1, each).round().astype(int)] for some in (images, others))
     return np.stack([first, second], axis=1).reshape(2 * each, *images.shape[1:])
-
-
-def _digest(views: Views | None) -> str:
-    """Of everything that is taught: another answer is another training."""
-    if views is None:
-        return "nothing"
-    pieces = (views.images, views.truth, views.known, views.maximum)
-    return sha256_hex(b"".join(piece.tobytes() for piece in pieces))

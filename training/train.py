@@ -77,7 +77,7 @@ def train(
             "looks like; add some, or train a detector on its boxes: --head anchors"
         )
     network = start.network(recipe.seed)
-    told = f"train {start.arguments['trunk']} {recipe.model_dump_json()} {dataset.digest}"
+    told = f"train {start.arguments['trunk']} {recipe.model_dump_json()} {views.digest}"
     history = _fitted(network, views, spec, recipe, "train", progress, resume=resume, told=told)
     state = original_state(network, line, views, spec, grid=grid, method="source")
     return Checkpoint(

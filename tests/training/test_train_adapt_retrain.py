@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -114,6 +115,52 @@ def test_a_state_kept_for_another_training_is_not_gone_on_from(
     with pytest.raises(Killed):
         train(dataset, lines, SMALL.model_copy(update={"rate": 1e-4}), resume=state, progress=kill)
     assert digest_of(train(dataset, lines, SMALL, resume=state)) == digest_of(source)
+
+
+def test_a_training_on_other_pictures_does_not_go_on_from_the_state(
+    dataset: Dataset, lines: Lines, adapted: Checkpoint, tmp_path: Path
+) -> None:
+    state = tmp_path / "state.safetensors"
+
+    def kill(what: str, step: int, steps: int, terms: object) -> None:
+        if step == 26 and what != "read pictures":
+            raise Killed
+
+    turned = lines_of(dataset, gap="lamp", gap_on="original", seed=1)
+    with pytest.raises(Killed):
+        train(dataset, turned, SMALL, resume=state, progress=kill)
+    assert digest_of(train(dataset, lines, SMALL, resume=state)) == digest_of(train(dataset, lines, SMALL))
+
+    longer = SMALL.model_copy(update={"iterations": 60})
+    beside = state.with_name("state.dann.safetensors")
+    with pytest.raises(Killed):
+        adapt(adapted, dataset, lines, longer, methods=["dann"], resume=state, progress=kill)
+    assert beside.exists()
+    others = lines_of(dataset, gap="gamma", seed=1)
+    fresh = adapt(adapted, dataset, others, longer, methods=["dann"]).chosen
+    assert digest_of(adapt(adapted, dataset, others, longer, methods=["dann"], resume=state).chosen) == digest_of(fresh)
+
+
+def test_a_retraining_of_another_model_does_not_go_on_from_the_state(
+    source: Checkpoint, adapted: Checkpoint, lines: Lines, tmp_path: Path
+) -> None:
+    state = tmp_path / "state.safetensors"
+    views = answered(adapted, lines)
+    longer = SMALL.model_copy(update={"iterations": 60})
+    other = replace(adapted, network=copy.deepcopy(adapted.network))
+    with torch.no_grad():
+        for weight in other.network.parameters():
+            weight.mul_(1.1)
+
+    def kill(what: str, step: int, steps: int, terms: object) -> None:
+        if step == 26:
+            raise Killed
+
+    with pytest.raises(Killed):
+        retrain(other, lines, longer, mentored=views, strategy="masked-free", resume=state, progress=kill)
+    fresh = retrain(adapted, lines, longer, mentored=views, strategy="masked-free")
+    found = retrain(adapted, lines, longer, mentored=views, strategy="masked-free", resume=state)
+    assert digest_of(found) == digest_of(fresh)
 
 
 def test_a_damaged_state_is_told(dataset: Dataset, lines: Lines, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from edge_sdk.arrays import Array, Bools, Floats, Image, Ints
+from edge_sdk.documents import sha256_hex
 from edge_sdk.errors import DatasetError
 from edge_sdk.quality.datasets import Line, Sample
 from edge_sdk.vision.preprocess import Geometry, PreprocessSpec, fitted, geometry
@@ -63,6 +64,12 @@ class BoxViews:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def digest(self) -> str:
+        """As of ``Views``."""
+        pieces = (self.images, self.truth, self.known, self.wanted, self.maximum)
+        return sha256_hex(b"".join(piece.tobytes() for piece in pieces))
 
     @property
     def defective(self) -> Bools:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from edge_sdk.arrays import Array, Bools, Floats, Image
+from edge_sdk.documents import sha256_hex
 from edge_sdk.quality.datasets import Box, Line, Sample, Truth, picture_size, read_image
 from edge_sdk.vision.preprocess import PreprocessSpec, cells_of_mask, fitted, valid_cells
 from training.data import gaps
@@ -43,6 +44,12 @@ class Views:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def digest(self) -> str:
+        """Of everything that a training sees of them: another answer is another training."""
+        pieces = (self.images, self.truth, self.known, self.maximum)
+        return sha256_hex(b"".join(piece.tobytes() for piece in pieces))
 
     def taken(self, which: Array) -> Views:
         """Some of the pictures, by mask or by number."""

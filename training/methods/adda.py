@@ -73,7 +73,7 @@ def adda(task: Task) -> Adapted:
         averaging=recipe.averaging,
         chance=chance,
         resume=task.resume,
-        told=f"adda {recipe.model_dump_json()} {task.checkpoint.data.get('digest')}",
+        told=task.told("adda"),
         progress=lambda step, steps, terms: task.progress("adda", step, steps, terms),
     )
     own = _encoder_of(encoder)

@@ -67,7 +67,7 @@ def trained_jointly(
         averaging=recipe.averaging,
         chance=chance,
         resume=task.resume,
-        told=f"{name} {recipe.model_dump_json()} {task.checkpoint.data.get('digest')}",
+        told=task.told(name),
         progress=lambda step, steps, terms: task.progress(name, step, steps, terms),
     )
     grid = task.checkpoint.grid

@@ -127,7 +127,7 @@ def fitted_to_both(
         averaging=recipe.averaging,
         chance=chance,
         resume=task.resume,
-        told=f"{name} {recipe.model_dump_json()} {task.checkpoint.data.get('digest')}",
+        told=task.told(name),
         progress=lambda done, steps, terms: task.progress(name, done, steps, terms),
         measure_every=0,
     )

@@ -34,6 +34,10 @@ class Task:
     """File that keeps the state of a training under way; a method with two stages adds a suffix."""
     progress: Progress = quiet
 
+    def told(self, name: str) -> str:
+        """What a method trains on what, as ``fit`` is told."""
+        return f"{name} {self.recipe.model_dump_json()} {self.original.digest} {self.new.digest}"
+
 
 @dataclass(frozen=True, eq=False)
 class Adapted:
