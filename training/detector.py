@@ -81,6 +81,8 @@ def train_detector(
     common = {name: value for name, value in start.arguments.items() if name != "pooled"}
     arguments = {**common, "shapes": _shapes(dataset, line, spec), "height": spec.height, "width_px": spec.width}
     network = fresh_detector(arguments, recipe)
+    if start.weights is not None:
+        load_trunk(network, start.weights)
     views = read_boxes(network, line, line.train, spec, recipe, labelled=True, cache=cache, progress=progress)
     chance = np.random.default_rng(recipe.seed)
     stream = BoxStream(views, network, spec, batch=recipe.batch, jitter=recipe.jitter, chance=chance)

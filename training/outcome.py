@@ -66,7 +66,7 @@ def write_trained(found: Checkpoint, out: Path, work: Work) -> None:
     first, last = found.figures["loss_first"], found.figures["loss_last"]
     title = f"Trained to tell {_listed(found.classes)} on {_original(found)}: loss {first:.3g} → {last:.3g}"
     figures = {"classes": list(found.classes), "trunk": found.arguments.get("trunk"), **found.figures}
-    if found.recipe.get("trunk") == "auto" and pretrained_weights() is None:
+    if (found.recipe.get("trunk"), found.recipe.get("start")) == ("auto", None) and pretrained_weights() is None:
         work.tell(
             "no trunk is named and the ImageNet weights of MobileNetV2 are not here, so a thin trunk learns from "
             f"scratch; name their file in {WEIGHTS_VARIABLE}"

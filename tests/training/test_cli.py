@@ -15,6 +15,8 @@ from edge_sdk.quality.datasets import load_dataset
 from tests.training.drawn import write_set
 from training import outcome, trunks
 from training.cli import app
+from training.networks.resnet import ResNet18
+from training.trunk_file import save_trunk
 
 SMALL = ("--trunk", "slim", "--side-px", "64", "--width", "0.125", "--iterations", "12", "--seed", "1")
 
@@ -59,6 +61,9 @@ def test_a_thin_trunk_for_want_of_weights_is_said(
     figures = json.loads((tmp_path / "auto" / "figures.json").read_text())
     assert figures["trunk"] == "resnet18"
     assert said not in run("train", "--data", plates, "--out", tmp_path / "named", "--trunk", "slim", *small).stderr
+    save_trunk(ResNet18(width=0.125, stages=3), tmp_path / "t", width=0.125, stages=3, told={})
+    begun = run("train", "--data", plates, "--out", tmp_path / "begun", "--start", tmp_path / "t", *small)
+    assert begun.exit_code == 0 and said not in begun.stderr, "it does not learn from scratch"
 
 
 def test_the_commands_follow_one_another(plates: Path, source: Path, tmp_path: Path) -> None:

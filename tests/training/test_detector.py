@@ -25,6 +25,8 @@ from training.detector_mentors import AskedBoxes, ask_boxes, said_of_box
 from training.detector_retrain import retrain_detector
 from training.losses.anchors import matched
 from training.networks.anchornet import anchor_network
+from training.networks.resnet import ResNet18
+from training.trunk_file import save_trunk
 
 pytestmark = pytest.mark.slow
 SHORT = SMALL_BOXES.model_copy(update={"iterations": 6, "batch": 4, "width": 0.125})
@@ -58,6 +60,15 @@ def asked(short: Checkpoint, lines: Lines) -> AskedBoxes:
     state = short.line("original")
     eager = short.with_line("new", replace(state, thresholds=replace(state.thresholds, pass_below=low)))
     return ask_boxes(eager, lines.new[0], SHORT)
+
+
+def test_a_detector_starts_from_a_pretrained_trunk_as_cells_do(dataset: Dataset, lines: Lines, tmp_path: Path) -> None:
+    torch.manual_seed(8)
+    trunk = ResNet18(width=0.125, stages=3)
+    save_trunk(trunk, tmp_path / "t", width=0.125, stages=3, told={})
+    begun = SHORT.model_copy(update={"start": str(tmp_path / "t"), "iterations": 1, "rate": 1e-6})
+    found = train_detector(dataset, lines, begun).network.trunk.state_dict()
+    assert all(torch.allclose(found[name], one, atol=1e-4) for name, one in trunk.named_parameters())
 
 
 def test_a_tiny_set_of_boxes_is_learned_in_seconds(dataset: Dataset, detector: Checkpoint) -> None:
