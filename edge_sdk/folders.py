@@ -29,7 +29,7 @@ def put_in_place(folder: Path) -> None:
     """Replace ``folder`` by what was written beside it, which must be whole.
 
     Raises:
-        OSError: The disk refused; the older one is as it was, or comes back when the folder is next opened.
+        OSError: The disk refused; the older one is as it was, or the new one is there when the folder is next settled.
     """
     part, old = _beside(folder)
     if folder.exists():

@@ -53,7 +53,7 @@ class Borne:
     share: float
     """Of the retrained weights, in [0, 1]."""
     before: float | None
-    """Held-out average precision of the deployed weights on the original line; ``None``: too few pictures."""
+    """Held-out average precision of the deployed weights on the original line; ``None``: too few pictures of a kind."""
     after: float | None
     """Of the weights at this share."""
 
@@ -66,7 +66,8 @@ def in_words(share_of_retrained: float, original_ap_deployed: float | None, orig
     """``Borne.document`` as a sentence for whoever retrained."""
     way = f"For the original line's sake the weights went {share_of_retrained:.0%} of the way to the retrained ones"
     if original_ap_deployed is None or original_ap_kept is None:
-        return f"{way}: it has fewer than {FEW} held-out defective pictures, too few to measure what more would cost."
+        few = f"fewer than {FEW} are defective or none is healthy"
+        return f"{way}: of its held-out pictures {few}, too few to measure by."
     return f"{way}: its held-out average precision was {original_ap_deployed:.3f} and is {original_ap_kept:.3f}."
 
 
@@ -131,7 +132,7 @@ def borne(
     """Take a retrained network back towards the deployed one, as far as the original line needs it.
 
     Nothing of the new line is looked at: its truth is what the operators have not given.  The original line's
-    thresholds are later fitted on the same held-out pictures, for one of six networks that these chose among.
+    thresholds are later fitted on the same held-out pictures, for one of the ``SHARES`` that these chose among.
 
     Args:
         network: Retrained from ``deployed``; its weights become those of the share.
