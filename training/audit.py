@@ -35,7 +35,7 @@ from training.pictures import MARK, check_replaceable
 from training.statistics import Statistics
 from training.truth import standing_answers
 
-__all__ = ["SOURCE", "Audit", "audit_of", "audited", "thinned", "unseen", "write_audit"]
+__all__ = ["SOURCE", "Audit", "audit_of", "audited", "controls", "thinned", "unseen", "write_audit"]
 
 SOURCE = "the answered control sample"
 RETRAINED = "retrained"
@@ -58,6 +58,10 @@ class Audit:
     def taken(self, which: Bools) -> Audit:
         """Some of them."""
         return Audit(tuple(row for row, keep in zip(self.rows, which, strict=True) if keep), self.shows[which])
+
+    def without(self, items: Collection[str]) -> Audit:
+        """All but those."""
+        return self.taken(np.array([row.item not in items for row in self.rows], bool))
 
     def held_out(self) -> Audit:
         """The half that does not train, by lot: always the same one of the same items."""
@@ -91,6 +95,11 @@ def audit_of(mentored: Mentored, classes: Collection[str]) -> Audit:
     return whole.taken(thinned(whole.rows))
 
 
+def controls(mentored: Mentored) -> set[str]:
+    """The items of the control sample, whatever was answered."""
+    return {row.item for row in mentored.rows if row.header.stratum == CONTROL}
+
+
 def thinned(rows: Collection[MentoredRow]) -> Bools:
     """``(N,)``: some are left out, by lot, so that all of the rest were drawn with the same probability.
 
@@ -117,13 +126,13 @@ def audited(checkpoint: Checkpoint, statistics: Statistics, mentored: Mentored, 
 
 
 def unseen(checkpoint: Checkpoint, mentored: Mentored, *, name: str = "new") -> Audit:
-    """What of a line's audit its network was not trained on: of a retrained one the half that was held out.
+    """What of a line's audit its network was not trained on: of a retrained one what was held out or answered since.
 
     Raises:
         ConfigError: The checkpoint has no such line, or is a detector.
-        DatasetError: No picture of the control sample was judged whole, or half of them was not enough to be held out.
+        DatasetError: No picture of the control sample was judged whole, or all of them were trained on.
     """
-    method = checkpoint.line(name).method
+    state = checkpoint.line(name)
     if checkpoint.factory != FACTORY:
         raise ConfigError(
             f"the checkpoint is of {checkpoint.factory}; only thresholds of cells are calibrated, so give one of cells "
@@ -135,13 +144,14 @@ def unseen(checkpoint: Checkpoint, mentored: Mentored, *, name: str = "new") -> 
             f"{mentored.root} holds no picture of the control sample that an operator judged whole (healthy, or every "
             "question of it answered with its class); answer some and export again"
         )
-    if method != RETRAINED:
+    if state.method != RETRAINED:
         return audit
-    held = audit.held_out()
-    if held.missing():
+    # a checkpoint that remembers nothing held out half, where that was enough
+    held = audit.without(set(state.trained_on)) if state.trained_on else audit.held_out()
+    if not len(held) or (not state.trained_on and held.missing()):
         raise DatasetError(
             f"retrain trained line {name} on every answer, since half of them is too few to be held out ({SOURCE}: "
-            f"{len(audit)} pictures; {held.missing()}); its guarantee is none until more are answered"
+            f"{len(audit)} pictures); its guarantee is none until more are answered"
         )
     return held
 

@@ -57,6 +57,8 @@ class LineState:
     """``(n,)`` of an anomaly map: the highest distance of each normal that it was calibrated on, ascending."""
     reliability: tuple[Mapping[str, Any], ...] = ()
     """A class: how its temperature came about, and how reliable confidences were before and after."""
+    trained_on: tuple[str, ...] = ()
+    """Items of the line's control sample that a retraining of these weights learned from: no audit holds them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,6 +226,7 @@ def _line_document(state: LineState, classes: tuple[str, ...]) -> dict[str, Any]
         "how": bands.how,
         "guarantee": bands.guarantee,
         "method": state.method,
+        **({"trained_on": list(state.trained_on)} if state.trained_on else {}),
         **({} if state.normals is None else {"normals": [_short(value) for value in state.normals]}),
         "drift": {
             "mean": [_short(value) for value in state.feature_mean],
@@ -268,6 +271,7 @@ def _line_state(
             pictures=int(said["drift"]["n"]),
             normals=np.array(said["normals"], np.float64) if "normals" in said else None,
             reliability=tuple(band["reliability"] for band in bands if "reliability" in band),
+            trained_on=tuple(said.get("trained_on", ())),
         )
     except (KeyError, TypeError) as error:
         raise FormatError(f"{path} lacks {error}; it is damaged") from error

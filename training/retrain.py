@@ -14,7 +14,7 @@ from edge_sdk.arrays import Image
 from edge_sdk.quality.datasets import Lines
 from edge_sdk.vision.preprocess import PreprocessSpec
 from training.answers import Mentored, read_mentored
-from training.audit import audit_of, audited
+from training.audit import audit_of, audited, controls
 from training.checkpoint import Checkpoint
 from training.data.frozen import Feed
 from training.data.views import Views, batches_of, views_of
@@ -82,10 +82,16 @@ def retrain(
     spec, grid = baseline.preprocess, baseline.grid
     line = lines.line(name)
     original = views_of(lines.original, lines.original.train, spec, grid=grid, labelled=True)
-    audit = audit_of(mentored, baseline.classes).held_out() if isinstance(mentored, Mentored) and way.asks else None
+    # what the baseline learned from in an earlier round cannot judge what is made of it
+    seen = set(state_of(baseline, name).trained_on) if way.init == "baseline" else set()
+    audit = None
+    if isinstance(mentored, Mentored) and way.asks:
+        audit = audit_of(mentored, baseline.classes).held_out().without(seen)
     if audit is not None and isinstance(mentored, Mentored) and not audit.missing():
         mentored = mentored.without({row.item for row in audit.rows})
     taught = new_data(baseline, line, mentored, called, way)
+    if taught is not None and isinstance(mentored, Mentored):
+        seen |= controls(mentored) & set(taught.names)
     torch.manual_seed(recipe.seed)
     network = copy.deepcopy(baseline.network) if way.init == "baseline" else _fresh(baseline)
     chance = np.random.default_rng([recipe.seed, 3])
@@ -176,6 +182,7 @@ def retrain(
     if audit is not None and isinstance(mentored, Mentored) and not audit.missing():
         sure = audited(whole, statistics, mentored, audit)
     state = line_state(network, statistics, new, spec, method="retrained", certainty=sure)
+    state = replace(state, trained_on=tuple(sorted(seen)))
     if resume is not None and team().first:
         resume.unlink(missing_ok=True)
     return whole.with_line(name, state)

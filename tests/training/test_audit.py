@@ -26,7 +26,7 @@ from export.cli import app as exporting
 from tests.training.drawn import SMALL, write_set
 from training.answers import Mentored
 from training.audit import audit_of, unseen, write_audit
-from training.checkpoint import Checkpoint, save_checkpoint
+from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from training.cli import app
 from training.retrain import retrain
 from training.train import train
@@ -163,6 +163,29 @@ def test_too_few_answers_train_all_and_say_what_is_missing(
     said_why = found.line("new").thresholds.guarantee
     assert said_why.startswith("none: the answered control sample holds ")
     assert said_why.endswith(" of each defect; conformal at alpha 0.1 needs 9 of each")
+
+
+def test_what_an_earlier_round_has_learned_from_calibrates_no_later_one(
+    plates: tuple[Checkpoint, Lines, Path], tmp_path: Path
+) -> None:
+    source, lines, _ = plates
+    brief = SMALL.model_copy(update={"iterations": 2})
+    export = answered(plates, tmp_path / "export", 80)
+    early = replace(export, rows=export.rows[:12])
+    first = retrain(source, lines, brief, mentored=early, strategy="masked")
+    assert set(first.line("new").trained_on) == {row.item for row in early.rows}, "half of them was not enough"
+    with pytest.raises(DatasetError, match="retrain trained line new on every answer"):
+        unseen(first, early)
+    # answered since: all of it may judge the first round
+    assert {row.item for row in unseen(first, export).rows} == {row.item for row in export.rows[12:]}
+    save_checkpoint(first, tmp_path / "first")
+    second = retrain(load_checkpoint(tmp_path / "first"), lines, brief, mentored=export, strategy="masked")
+    late = {row.item for row in audit_of(export, source.classes).held_out().rows} - set(first.line("new").trained_on)
+    assert f" of {len(late)} pictures of the answered control sample" in second.line("new").thresholds.how
+    assert {row.item for row in unseen(second, export).rows} == late
+    # fresh weights have seen nothing
+    fresh = retrain(first, lines, brief, mentored=export, strategy="scratch")
+    assert unseen(fresh, export).rows == audit_of(export, source.classes).held_out().rows
 
 
 def export_file(export: Mentored) -> None:
