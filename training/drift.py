@@ -113,7 +113,7 @@ def compare(
     )
     prior = _prior(before, after)
     adjust = adjusted = shift = None
-    if any("gain" in clause or "colour" in clause for clause in why) and not any("blurred" in one for one in why):
+    if _light_changed(why):
         adjust = adjustment(home, away)
         tried = seen_of(
             model, away.pictures, adjust=adjust, step=lambda done, all_: step("try the adjustment", done, all_)
@@ -206,6 +206,12 @@ def write_comparison(found: Comparison, folder: Path, facts: Mapping[str, Any]) 
         tables=tuple(tables),
     )
     write_page(page, folder / "drift.html")
+
+
+def _light_changed(causes: tuple[str, ...]) -> bool:
+    """Whether the six numbers may mend it: the level or the colour moved, and no blur is behind it."""
+    light = ("became darker", "became brighter", "changed its colour")
+    return any(one.startswith(light) for one in causes) and not any("blurred" in one for one in causes)
 
 
 def _usable(seen: Seen) -> Seen:

@@ -110,10 +110,12 @@ class _CheckpointModel:
     def __init__(self, path: Path, line: str | None) -> None:
         from training.checkpoint import load_checkpoint
         from training.detector import FACTORY as DETECTOR
+        from training.scorers.network import FACTORY as SCORER
 
         found = load_checkpoint(path)
-        if found.factory == DETECTOR:
-            raise ConfigError(f"{path} is a detector's checkpoint; pack it and give the bundle")
+        if found.factory in (DETECTOR, SCORER):
+            what = "detector" if found.factory == DETECTOR else "scorer"
+            raise ConfigError(f"{path} is a {what}'s checkpoint; pack it and give the bundle")
         new = [name for name in found.lines if name != "original"]
         self._line = found.line(line or (new[0] if len(new) == 1 else "original"))
         self._checkpoint = found
@@ -141,13 +143,14 @@ class _BundleModel:
         self._temperature = np.array([band.temperature for band in manifest.thresholds], np.float32)
         self.classes, self.preprocess = manifest.classes, manifest.preprocess
         self.pass_below = thresholds_of(manifest, role).pass_below
+        self._normals = manifest.postprocess.normals
 
     def infer(self, image: Image, adjust: Adjustment | None) -> tuple[Floats, Floats]:
         frame = preprocess(image, self.preprocess, adjust=adjust)
         outputs = self._runner.infer({self._runner.inputs[0].name: frame})
-        logits = area_logits(outputs)
+        logits = area_logits(outputs, normals=self._normals)
         if logits is None:
-            raise ConfigError(f"{self._bundle.title} gives neither cells nor scores; there is nothing to compare")
+            raise ConfigError(f"{self._bundle.title} gives no cells, scores or novelty; there is nothing to compare")
         sure = confidence_from_logits(logits, self._temperature)[0]
         feature = outputs.get("feature")
         return sure, summary_of(sure) if feature is None else np.asarray(feature[0], np.float32)
@@ -201,7 +204,8 @@ def sets_of(
     old = tuple(one for one in new if one.taken_at is not None and one.taken_at < moment)
     new = new[len(old) :]
     if not old or not new:
-        raise DatasetError(f"{len(old)} records are before {since} and {len(new)} after; give a time between them")
+        when = since or f"{moment:%Y-%m-%d %H:%M} UTC"
+        raise DatasetError(f"{len(old)} records are before {when} and {len(new)} after; give a time between them")
     parted = f"records before {moment:%Y-%m-%d %H:%M} UTC ({len(old)}) are compared with those after ({len(new)})"
     return old, new, (*notes, parted)
 

@@ -18,7 +18,6 @@ Reference:
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -218,7 +217,7 @@ def load_moments(path: Path) -> Moments:
         raise RangeError(f"{path} counts no picture; measure some, or leave it out")
     for name, one in found.items():
         fine = torch.isfinite(one.mean).all() and torch.isfinite(one.variance).all() and (one.variance >= 0).all()
-        if not fine or not math.isfinite(one.count):
+        if not fine:
             raise RangeError(f"{path}: {name} has a variance below 0 or a value that is no number; measure again")
     return moments
 

@@ -27,6 +27,7 @@ from training.methods.task import Task
 from training.moments import Moments, statistics_from
 from training.normals_choice import Choice, chosen_by_audit
 from training.recipe import Recipe
+from training.scorers.network import FACTORY as SCORER
 from training.train import Progress, quiet
 
 __all__ = ["DEFAULT", "LEAST", "TRANSFERS", "UNTRAINED", "Transfer", "transfer", "transfer_moments"]
@@ -189,6 +190,11 @@ def _check_cells(checkpoint: Checkpoint, name: str) -> None:
     if checkpoint.factory == DETECTOR:
         raise ConfigError(
             "the checkpoint is a detector, which is not transferred by normals; train cells or a classifier"
+        )
+    if checkpoint.factory == SCORER:
+        raise ConfigError(
+            "the checkpoint is a scorer of good parts, which is not transferred; fit one on the new line's good parts: "
+            "python -m training commission"
         )
     if name == "original":
         raise ConfigError("original is the line that the checkpoint was trained for; give the new one another name")

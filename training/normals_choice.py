@@ -23,8 +23,6 @@ MOST = 30
 """Pictures of an audit: a few minutes of an operator."""
 LEFT = 3
 """One picture in so many of part train, at most: the others are there to train with."""
-MARGIN = 0.0
-"""AUROC by which a later method must beat the first on the audit."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ def chosen_by_audit(made: Mapping[str, Checkpoint], audit: Views, *, name: str =
         return Choice(first, why, found, count, defective)
     scores = {method: _auroc(one, audit, name) for method, one in made.items()}
     found = {method: round(score, 4) for method, score in scores.items()}
-    best = max(scores, key=lambda method: scores[method] + (MARGIN if method == first else 0))
+    best = max(scores, key=lambda method: scores[method])
     why = (
         f"{best} ranks the audit's {count} pictures best, {defective} of them defective: AUROC {scores[best]:.2f}"
         + _others(scores, best)

@@ -100,6 +100,7 @@ class RateWatch:
         Raises:
             KeyError: Something is missing.
             ValueError: A number is none.
+            OverflowError: A count is infinite.
         """
         recent = said["recent"]
         frames, yes, up, down = int(said["frames"]), int(said["yes"]), float(said["up"]), float(said["down"])

@@ -81,7 +81,7 @@ class _Window:
 
     @classmethod
     def read(cls, said: Mapping[str, Any]) -> _Window:
-        """As it was kept; KeyError, TypeError or ValueError where it is damaged."""
+        """As it was kept; KeyError, TypeError, ValueError or OverflowError where it is damaged."""
         t = said["t"]
         found = cls(
             t=None if t is None else float(t),
@@ -160,7 +160,7 @@ class Watch:
             rate = RateWatch(self.reference.detected, of=self.reference.looked_at)
             rate.resume(said["rate"])
             windows = int(said["windows"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ShapeError(f"the kept state of the drift watch is damaged ({error}); it starts clean") from error
         if any(len(one.below) != len(self.reference.scores) for one in kept):
             raise ShapeError("the kept state of the drift watch is of another reference; it starts clean")

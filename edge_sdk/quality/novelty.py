@@ -60,9 +60,10 @@ def band_of_normals(
     known = np.sort(np.asarray(distances, np.float64).ravel())
     n, wanted = known.size, enough_for(alpha)
     if not n or (strict and n < wanted):
+        instead = f", or ask for a rate of {math.ceil(1000 / (n + 1)) / 1000:g}" if n else ""
         raise DatasetError(
             f"{n} normals are held out to set the threshold, but a false-positive rate of {alpha:g} needs {wanted}; "
-            f"give more good parts, or ask for a rate of {math.ceil(1000 / (n + 1)) / 1000:g}"
+            f"give more good parts{instead}"
         )
     place = min(n, math.ceil(round((n + 1) * (1 - alpha), 9)))
     ends = np.array([known[place - 1], known[-1] + _BEYOND * step_of_normals(known)])

@@ -341,7 +341,7 @@ def test_a_restart_goes_on_from_whole_windows(reference: Reference) -> None:
     assert second.last.statistic == whole.last.statistic and second.last.windows == 6
 
 
-@pytest.mark.parametrize("damage", ["kept", "rate", "windows", "nan", "short"])
+@pytest.mark.parametrize("damage", ["kept", "rate", "windows", "nan", "short", "endless"])
 def test_a_damaged_state_is_refused_and_changes_nothing(reference: Reference, damage: str) -> None:
     watch = Watch(reference)
     fed(watch, line(2 * W, 6))
@@ -350,6 +350,8 @@ def test_a_damaged_state_is_refused_and_changes_nothing(reference: Reference, da
         said["kept"][0]["t"] = float("nan")
     elif damage == "short":
         said["kept"][0]["below"] = [1.0]
+    elif damage == "endless":
+        said["windows"] = float("inf")
     else:
         said[damage] = "x"
     fresh = Watch(reference)

@@ -11,13 +11,18 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 
-from edge_sdk.documents import canonical_json, sha256_hex
+from edge_sdk.arrays import Image
+from edge_sdk.documents import canonical_json, sha256_file, sha256_hex
 from edge_sdk.errors import ConfigError, DatasetError, RangeError, ShapeError
+from edge_sdk.manifest import manifest_bytes, read_manifest
+from edge_sdk.quality.novelty import confidence_of_distances
 from edge_sdk.records import DriftNote, ItemHeader, MentoredRow, Part
+from edge_sdk.runners import open_runner
 from edge_sdk.testing import drawn_picture
-from edge_sdk.vision.preprocess import Adjustment
+from edge_sdk.vision.preprocess import Adjustment, preprocess
 from tests import stations
 from tests.export.conftest import call as called
 from training.cli import app
@@ -177,6 +182,19 @@ def test_a_changed_light_is_named_and_six_numbers_mend_it(bundle: Path, tmp_path
     assert found.advice.startswith("mend the light, or write under camera in station.yaml adjust: {gain: [1.")
 
 
+def test_more_contrast_is_no_other_light(bundle: Path, tmp_path: Path) -> None:
+    was, _ = pictures_of(folder_of(tmp_path / "a"))
+
+    def stretched(image: Image) -> Image:
+        middle = image.mean()
+        return np.clip(np.rint((image - middle) * 1.2 + middle), 0, 255).astype(np.uint8)
+
+    now = tuple(replace(one, name=f"b{one.name}", read=lambda one=one: stretched(one.read())) for one in was)
+    found = compare(model_of(bundle, line=None), was, now)
+    assert len(found.causes) == 1 and found.causes[0].startswith("gained contrast: 1.")
+    assert found.adjust is None
+
+
 def test_few_pictures_are_not_taken_for_harmless() -> None:
     """Ten and ten differ by 0.6 in one of twenty draws of the same line."""
     ten = RNG(0).normal(size=10), RNG(1).normal(size=10) + 1
@@ -228,6 +246,31 @@ def test_a_checkpoints_line_is_looked_with(tmp_path: Path) -> None:
         model_of(checkpoint, line="x")
 
 
+def test_a_scorers_bundle_is_looked_with(tmp_path: Path) -> None:
+    stations.spot_bundle(tmp_path / "bundle")
+    graph, path = tmp_path / "bundle/model/model.onnx", tmp_path / "bundle/manifest.json"
+    proto = onnx.load(graph)
+    next(node for node in proto.graph.node if node.output[0] == "cells").output[0] = "novelty"
+    next(one for one in proto.graph.output if one.name == "cells").name = "novelty"
+    onnx.save(proto, graph)
+    manifest, normals = read_manifest(path), (-4.0, -3.0, -2.0, -1.0)
+    files = tuple(
+        one.model_copy(update={"bytes": graph.stat().st_size, "sha256": sha256_file(graph)})
+        if one.role == "fp32" else one
+        for one in manifest.files
+    )  # fmt: skip
+    said = manifest.postprocess.model_copy(update={"kind": "novelty", "normals": normals})
+    path.write_bytes(manifest_bytes(manifest.model_copy(update={"files": files, "postprocess": said})))
+    model = model_of(tmp_path / "bundle", line=None)
+    pictures, _ = pictures_of(folder_of(tmp_path / "a", 3, spots=1))
+    seen = seen_of(model, pictures)
+    runner = open_runner(graph)
+    frame = {"frame": preprocess(pictures[0].read(), model.preprocess)}
+    wanted = confidence_of_distances(runner.infer(frame)["novelty"].max().reshape(1), normals)
+    assert seen.scores[0] == pytest.approx(wanted)
+    assert seen.scores[0] > seen.scores[1:].max()
+
+
 # -- uploaded records
 
 
@@ -271,6 +314,7 @@ def test_the_command_writes_a_page_and_says_what_to_do(bundle: Path, tmp_path: P
         (("--now", "now"), "does not say when its pictures were taken; give what was before as --was"),
         (("--was", "was", "--now", "now", "--since", "x"), "--since parts the records of --now; leave it out"),
         (("--now", "export", "--since", "yesterday"), "--since is 'yesterday'; give a time, e.g. 2026-11-21T10:00Z"),
+        (("--now", "export1"), "0 records are before 2026-11-21 00:00 UTC and 1 after; give a time"),
         (("--now", "export", "--since", "2020-01-01"), "0 records are before 2020-01-01 and 10 after; give a time"),
         (("--was", "was", "--now", "nowhere"), "holds no picture|there is no folder|no such folder"),
         (("--was", "was", "--now", "now", "--line", "new"), "is a bundle, which is for one line; leave --line out"),
@@ -281,7 +325,9 @@ def test_bad_input_gets_a_sentence(bundle: Path, tmp_path: Path, words: tuple[st
     folder_of(tmp_path / "now", 9, seed=50)
     folder_of(tmp_path / "few", 5)
     export_of(tmp_path / "export", gains=(1.0,) * 10)
-    given = [tmp_path / word if word in ("was", "now", "few", "export", "nowhere") else word for word in words]
+    export_of(tmp_path / "export1", gains=(1.0,))
+    folders = ("was", "now", "few", "export", "export1", "nowhere")
+    given = [tmp_path / word if word in folders else word for word in words]
     code, _, talk = called(app, "drift", bundle, *given, "--out", tmp_path / "out")
     assert code != 0 and re.search(said, talk), talk
     assert not (tmp_path / "out").exists()

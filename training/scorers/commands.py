@@ -156,6 +156,8 @@ def commission(
                 say(sentence)
         for role, why in made.facts["left_out"].items():
             say(f"{role} is left out: {why}")
+        for role, why in made.facts["unwatched"].items():
+            say(f"the station will not watch {role} for drift: {why}")
         facts = made.facts
         title = f"{made.bundle.name}: {facts['pictures']} good parts, {facts['guarantee']}"
         write_scorer_page(

@@ -84,7 +84,7 @@ def place_of(out: Path, normals: Path) -> Place:
         folder, bundles = out.with_name(out.stem), out.parent
     else:
         folder, bundles = out, out
-        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", normals.resolve().name).strip("-.") or "line"
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", normals.resolve().name).strip("-._") or "line"
         version = "1"
     check_place(folder / "checkpoint")
     return Place(folder, bundles, name, version)
@@ -157,6 +157,7 @@ def commission(
         "golden_frames": packed["golden_frames"],
         "graphs": packed["graphs"],
         "left_out": packed["left_out"],
+        "unwatched": packed["unwatched"],
         "parity": max(row["greatest_difference"] for row in exported["parity"]),
         "int8": {"agreement": report["agreement"], "sqnr_db": report["sqnr_db"], "speedup": report["speedup"]},
         "station": judged,

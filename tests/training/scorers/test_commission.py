@@ -22,6 +22,7 @@ from tests.export.conftest import call
 from tests.training.scorers.normal_parts import plate, write_normals, write_trunk
 from training.checkpoint import load_checkpoint
 from training.cli import app
+from training.scorers.commission import place_of
 from training.scorers.fitting import scorer_of
 
 pytestmark = pytest.mark.slow
@@ -50,6 +51,8 @@ def test_the_bundle_says_what_it_promises_and_holds_it(made: Path) -> None:
     assert manifest.postprocess.kind == "novelty"
     assert manifest.postprocess.normals is not None and len(manifest.postprocess.normals) == 22
     assert manifest.classes == ("novelty",)
+    assert told["unwatched"].keys() == set(told["graphs"])
+    assert all("too few for a drift reference" in why for why in told["unwatched"].values())
     assert json.loads((made / "press-3-1" / "figures.json").read_text())["id"] == told["id"]
     assert "The good parts that lie farthest from the others" in (made / "press-3-1" / "page.html").read_text()
 
@@ -110,6 +113,10 @@ def test_a_station_passes_good_parts_and_asks_where_a_part_is_strange(made: Path
     assert read.header.questions[0].class_name == "novelty"
     kept = confidence_of(read)
     assert kept is not None and kept.shape == one.confidence.shape
+
+
+def test_a_bundle_is_named_after_its_folder_as_a_manifest_takes_it(tmp_path: Path) -> None:
+    assert place_of(tmp_path / "out", tmp_path / "_good parts").name == "good-parts"
 
 
 def test_a_folder_that_cannot_keep_the_promise_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from edge_sdk.errors import ConfigError
 from tests.export.conftest import call
 from tests.training.drawn import write_set
 from tests.training.scorers.normal_parts import write_trunk
 from training.cli import app
+from training.drift_sides import model_of
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +53,17 @@ def test_what_a_scorer_cannot_do_is_said(
     code, _, talk = call(app, command, scorer, "--data", data, "--out", tmp_path / "out", "--gap", "lamp")
     assert code == 2 and said in talk
     assert not (tmp_path / "out").exists()
+
+
+def test_a_scorer_is_not_transferred_and_compared_as_a_bundle_alone(
+    fitted: tuple[Path, Path], tmp_path: Path
+) -> None:
+    data, scorer = fitted
+    code, _, talk = call(app, "transfer", scorer, "--normals", data, "--out", tmp_path / "out")
+    assert code == 2 and "the checkpoint is a scorer of good parts, which is not transferred; fit one on" in talk
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ConfigError, match="is a scorer's checkpoint; pack it and give the bundle"):
+        model_of(scorer, line=None)
 
 
 def test_two_folders_are_one_too_many(fitted: tuple[Path, Path], tmp_path: Path) -> None:
