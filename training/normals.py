@@ -30,7 +30,8 @@ from training.recipe import Recipe
 from training.scorers.network import FACTORY as SCORER
 from training.train import Progress, quiet
 
-__all__ = ["DEFAULT", "LEAST", "TRANSFERS", "UNTRAINED", "Transfer", "transfer", "transfer_moments"]
+__all__ = ["DEFAULT", "LEAST", "TRANSFERS", "UNTRAINED", "Transfer", "check_cells", "transfer",
+           "transfer_moments"]  # fmt: skip
 
 TRANSFERS = {
     "source": direct,
@@ -134,7 +135,7 @@ def transfer_moments(checkpoint: Checkpoint, moments: Moments, *, name: str = "n
     Raises:
         FormatError: The statistics are of another network.
     """
-    _check_cells(checkpoint, name)
+    check_cells(checkpoint, name)
     own = statistics_from(moments, checkpoint.network)
     feature = moments.of["feature"]
     home = checkpoint.line("original")
@@ -159,7 +160,7 @@ def _checked(
     audit: Views | None,
     name: str,
 ) -> list[str]:
-    _check_cells(checkpoint, name)
+    check_cells(checkpoint, name)
     for method in methods:
         if method not in TRANSFERS:
             raise ConfigError(f"there is no method named {method!r}; give one of {', '.join(TRANSFERS)}")
@@ -186,7 +187,12 @@ def _checked(
     return tried
 
 
-def _check_cells(checkpoint: Checkpoint, name: str) -> None:
+def check_cells(checkpoint: Checkpoint, name: str) -> None:
+    """Whether a line of this name can be made of the checkpoint.
+
+    Raises:
+        ConfigError: It is a detector or a scorer, or the name is the original line's.
+    """
     if checkpoint.factory == DETECTOR:
         raise ConfigError(
             "the checkpoint is a detector, which is not transferred by normals; train cells or a classifier"

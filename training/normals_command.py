@@ -15,7 +15,7 @@ from edge_sdk.quality.pictures import SUFFIXES
 from training.checkpoint import Checkpoint, check_place, load_checkpoint, save_checkpoint
 from training.data.views import Views, batches_of, views_of
 from training.moments import load_moments, moments_of, pooled, save_moments
-from training.normals import DEFAULT, UNTRAINED, Transfer, transfer, transfer_moments
+from training.normals import DEFAULT, UNTRAINED, Transfer, check_cells, transfer, transfer_moments
 from training.normals_choice import MOST, audit_drawn
 from training.outcome import Work, write_transferred
 
@@ -60,6 +60,7 @@ def run(asked: Asked, work: Work) -> dict[str, Any]:
         raise ConfigError("--pool makes the line of statistics alone; leave out --normals, --audit and --method")
     base = load_checkpoint(asked.checkpoint)
     name = config.line or "new"
+    check_cells(base, name)
     began = time.monotonic()
     if asked.pool:
         return _pooled(asked, base, name, work, began)
