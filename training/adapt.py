@@ -145,6 +145,8 @@ def _checkpoint_of(
     state = line_state(
         found.network, statistics, new.images, checkpoint.preprocess, method=method, certainty=sure
     )
+    if name in checkpoint.lines:  # adapted anew, the weights still know the answers that trained them
+        state = replace(state, trained_on=checkpoint.lines[name].trained_on)
     told = {**checkpoint.recipe, **recipe.model_dump(mode="json")}
     whole = replace(checkpoint, network=found.network, recipe=told)
     return whole.with_line("original", found.original).with_line(name, state)

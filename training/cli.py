@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from calibration.console import hand_out, refusals
-from training.commands import at_work, config_given, hand_over, resume_beside
+from training.commands import at_work, config_given, hand_over, resume_beside, whole_cells
 from training.drift_cli import drift
 from training.normals_cli import transfer
 from training.options import (
@@ -42,6 +42,7 @@ from training.scorers.commands import (
     ScorerAlpha,
     ScorerCovariance,
     ScorerTrunk,
+    check_flags,
     commission,
     scorer_settings,
     train_scorer,
@@ -107,7 +108,7 @@ def train(
     A training that was killed goes on where it was when the same command is given again.  Several processes
     train together: torchrun --nproc-per-node=2 -m training train …
     """
-    side = None if side_px is None else 16 * max(2, round(side_px / 16))
+    side = whole_cells(side_px)
     settings = {
         "gap_on": None if gap_on is None else gap_on.value,
         "trunk": None if trunk is None else trunk.value,
@@ -119,6 +120,13 @@ def train(
         "jitter": False if no_jitter else None,
         "masks": "required" if masks_required else None,
     }
+    with refusals():
+        check_flags(
+            method,
+            scorers={"covariance": covariance, "alpha": alpha, "from": lent},
+            others={"recipe": recipe, "original": original, "new": new, "gap": gap, **settings, "side_px": None,
+                    "device": device, "quick": quick or None},
+        )  # fmt: skip
     if method is not None:
         train_scorer(
             list(data or ()),
@@ -314,6 +322,7 @@ def audit(
     Give them to `python -m calibration thresholds`, with the graphs that the station runs, and pack a bundle.
     """
     with refusals():
+        from edge_sdk.quality.thresholds import ALPHA
         from training.api import load_checkpoint
         from training.audit import audit_of, unseen, write_audit
         from training.retrain import read_mentored
@@ -328,7 +337,8 @@ def audit(
     counts = ", ".join(f"{count} {name}" for name, count in (("healthy", healthy), *shows.items()))
     facts = {
         "out": str(out), "line": line, "pictures": len(found), "healthy": healthy, "shows": shows,
-        "trained_on": len(whole) - len(found), "guarantee": f"none: {lacks}" if lacks else "enough for alpha 0.1",
+        "trained_on": len(whole) - len(found),
+        "guarantee": f"none: {lacks}" if lacks else f"enough for alpha {ALPHA:g}",
     }  # fmt: skip
     hand_out(facts, as_json=json_, text=f"{out}: {counts}; guarantee: {facts['guarantee']}")
 

@@ -45,6 +45,11 @@ def config_given(
     )
 
 
+def whole_cells(side_px: int | None) -> int | None:
+    """A side as networks take it: the nearest multiple of 16 pixels, at least 32."""
+    return None if side_px is None else 16 * max(2, round(side_px / 16))
+
+
 @contextmanager
 def at_work(config: Config) -> Iterator[Work]:
     """Bars, notes and curves of a command, on the config's device and with the other processes if there are any."""

@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,7 +26,7 @@ from training.data.views import Views, batches_of
 from training.evaluate import Judged, figures_of
 from training.lines import predicted
 from training.networks.cellnet import CellNetwork
-from training.statistics import Statistics, estimated, statistics_of
+from training.statistics import Statistics, estimated, some_of, statistics_of
 
 __all__ = ["BORNE", "FEW", "SHARES", "UNMEASURED", "Borne", "borne", "borne_share", "in_words", "interpolate",
            "weights_of"]  # fmt: skip
@@ -42,8 +41,6 @@ UNMEASURED = SHARES[0]
 that cost the new line more than it spared the original one."""
 BORNE = ("share_of_retrained", "original_ap_deployed", "original_ap_kept")
 """Names in a checkpoint's figures."""
-ENOUGH = 500
-"""Pictures, spread over all, that statistics are measured on while a share is tried."""
 
 
 @dataclass(frozen=True)
@@ -148,9 +145,7 @@ def borne(
     if held_out.defective.sum() < FEW or held_out.defective.all():
         interpolate(network, start, end, UNMEASURED)
         return Borne(UNMEASURED, None, None)
-    images = original.images
-    if len(images) > ENOUGH:
-        images = images[np.linspace(0, len(images) - 1, ENOUGH).round().astype(int)]
+    images = some_of(original.images)
 
     def precision(share: float) -> float:
         interpolate(network, start, end, share)

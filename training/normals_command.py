@@ -18,8 +18,9 @@ from training.moments import load_moments, moments_of, pooled, save_moments
 from training.normals import DEFAULT, UNTRAINED, Transfer, check_cells, transfer, transfer_moments
 from training.normals_choice import MOST, audit_drawn
 from training.outcome import Work, write_transferred
+from training.scorers.normals import check_no_defect
 
-__all__ = ["Asked", "normals_in", "run"]
+__all__ = ["Asked", "run"]
 
 ASPECT = 1.25
 """How much longer or flatter than the original line's pictures normals may be before it is said."""
@@ -99,17 +100,18 @@ def run(asked: Asked, work: Work) -> dict[str, Any]:
     return {"out": str(asked.out), **said, "took_s": round(time.monotonic() - began, 2)}
 
 
-def normals_in(folder: Path, base: Checkpoint) -> tuple[Views, tuple[str, ...]]:
+def _normals_of(folder: Path, base: Checkpoint) -> tuple[Views, tuple[str, ...]]:
     """The healthy pictures of a folder, and what is to be said of them.
 
     A folder of pictures alone holds normals; of a labelled set, as ``load_dataset`` reads it, the healthy ones are
     taken that are no test pictures.
 
     Raises:
-        DatasetError: There is no such folder, no picture in it, or none is healthy.
+        DatasetError: There is no such folder, no picture in it, none is healthy, or it is the folder of a defect.
     """
     if not folder.is_dir():
         raise DatasetError(f"there is no folder {folder}; give the folder with the new line's good parts")
+    check_no_defect(folder)
     loose = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     notes: list[str] = []
     if loose and not (folder / "labels.csv").is_file():
@@ -135,7 +137,7 @@ def normals_in(folder: Path, base: Checkpoint) -> tuple[Views, tuple[str, ...]]:
 
 def _normals(folder: Path | None, base: Checkpoint, lines: Lines | None, audit: Views | None, work: Work) -> Views:
     if folder is not None:
-        views, notes = normals_in(folder, base)
+        views, notes = _normals_of(folder, base)
         for note in notes:
             work.tell(note)
         return views

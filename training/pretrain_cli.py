@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from calibration.console import refusals
-from training.commands import at_work, config_given, hand_over, resume_beside
+from training.commands import at_work, config_given, hand_over, resume_beside, whole_cells
 from training.options import Device, Json, Original, Quick, RecipeFile, Seed, Threads
 
 __all__ = ["pretrain"]
@@ -57,7 +57,7 @@ def pretrain(
         config = config_given(
             recipe, None, original, None, None, seed, device, threads, quick,
             width=width, iterations=iterations, batch=batch or 32,
-            side_px=None if side_px is None else 16 * max(2, round(side_px / 16)),
+            side_px=whole_cells(side_px),
         )  # fmt: skip
         with at_work(config) as work:
             from training.pretrain import pictures_of

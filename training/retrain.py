@@ -27,7 +27,7 @@ from training.losses.masked import masked_bce
 from training.losses.supervised import picture_loss, supervised_loss
 from training.networks.cellnet import CellNetwork, cell_network
 from training.recipe import Recipe
-from training.statistics import estimated, load_statistics, own_weights
+from training.statistics import estimated, load_statistics, own_weights, some_of
 from training.strategies import SHIPPED, Strategy, strategy_named
 from training.taught import new_data, state_of
 from training.team import team
@@ -37,8 +37,6 @@ __all__ = ["Mentored", "read_mentored", "retrain"]
 
 WEAK = 1.0
 """Lambda of eq. 3."""
-ENOUGH = 500
-"""Pictures, spread over all, that a line's statistics are measured on; more change them no further."""
 
 
 def retrain(
@@ -166,8 +164,7 @@ def retrain(
     new = views_of(line, line.train, spec, grid=grid, labelled=False).images
     if taught is not None:
         new = np.concatenate([new, taught.images])
-    if len(new) > ENOUGH:
-        new = new[np.linspace(0, len(new) - 1, ENOUGH).round().astype(int)]
+    new = some_of(new)
     if network.frozen:
         statistics = dict(home if way.shared else away)
     else:

@@ -13,13 +13,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edge_sdk.arrays import Image
 from edge_sdk.errors import FormatError
 from training.networks.cellnet import batch_norms
 
-__all__ = ["Statistics", "estimated", "load_statistics", "own_weights", "statistics_of", "with_statistics"]
+__all__ = ["Statistics", "estimated", "load_statistics", "own_weights", "some_of", "statistics_of", "with_statistics"]
+
+ENOUGH = 500
+"""Pictures that a line's statistics are measured on; more change them no further."""
 
 Statistics = Mapping[str, Tensor]
 """What a line overrides of the network, by the names of its ``state_dict``: ``<module>.running_mean`` and
@@ -71,6 +76,14 @@ def with_statistics(network: nn.Module, statistics: Statistics) -> Iterator[None
         yield
     finally:
         load_statistics(network, before)
+
+
+def some_of(images: Image) -> Image:
+    """At most ``ENOUGH`` of ``(N, H, W, 3)`` pictures, spread over all."""
+    if len(images) <= ENOUGH:
+        return images
+    found: Image = images[np.linspace(0, len(images) - 1, ENOUGH).round().astype(int)]
+    return found
 
 
 def estimated(network: nn.Module, batches: Iterable[Tensor]) -> dict[str, Tensor]:

@@ -182,9 +182,9 @@ def _views(checkpoint: Checkpoint, line: Line) -> Views:
 
 def boundary_of(checkpoint: Checkpoint, line: str) -> float:
     """Logit from which a line's engine calls a picture defective."""
-    state = checkpoint.lines.get(line, checkpoint.line("original"))
-    boundary = float(state.thresholds.boundary.min())
-    return float(np.asarray(state.temperature).min()) * float(np.log(boundary / (1 - boundary)))
+    from training.lines import boundary_logits
+
+    return float(boundary_logits(checkpoint.lines.get(line, checkpoint.line("original"))).min())
 
 
 def _judged(judged: Judged, checkpoint: Checkpoint, line: str, task: Task) -> Mapping[str, object]:

@@ -24,6 +24,7 @@ from edge_sdk.quality.datasets import Lines, lines_of, load_dataset, read_image,
 from edge_sdk.records import Answer, ItemHeader, MentoredRow
 from export.cli import app as exporting
 from tests.training.drawn import SMALL, write_set
+from training.adapt import adapt
 from training.answers import Mentored
 from training.audit import audit_of, unseen, write_audit
 from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -183,6 +184,9 @@ def test_what_an_earlier_round_has_learned_from_calibrates_no_later_one(
     late = {row.item for row in audit_of(export, source.classes).held_out().rows} - set(first.line("new").trained_on)
     assert f" of {len(late)} pictures of the answered control sample" in second.line("new").thresholds.how
     assert {row.item for row in unseen(second, export).rows} == late
+    # and adapted anew the weights still have seen what they have seen
+    adapted = adapt(load_checkpoint(tmp_path / "first"), load_dataset(plates[2]), lines, brief, methods=["adabn"])
+    assert adapted.chosen.line("new").trained_on == first.line("new").trained_on
     # fresh weights have seen nothing
     fresh = retrain(first, lines, brief, mentored=export, strategy="scratch")
     assert unseen(fresh, export).rows == audit_of(export, source.classes).held_out().rows

@@ -127,3 +127,12 @@ def test_normals_of_another_shape_are_told(source: Path, tmp_path: Path) -> None
     found = run("transfer", source, "--normals", folder, "--out", tmp_path / "out")
     assert found.exit_code == 0
     assert "3 of 3 normals have another shape than the original line's pictures (0.png is 120 x 40" in found.stderr
+
+
+def test_the_folder_of_a_defect_is_not_taken_for_good_parts(source: Path, good: Path, tmp_path: Path) -> None:
+    (tmp_path / "nut" / "train" / "good").mkdir(parents=True)
+    shutil.copytree(good, tmp_path / "nut" / "test" / "crack")
+    found = run("transfer", source, "--normals", tmp_path / "nut" / "test" / "crack", "--out", tmp_path / "out")
+    assert found.exit_code == 1
+    assert "holds the defect 'crack' of a data set, not good parts; give" in last_line(found)
+    assert not (tmp_path / "out").exists()

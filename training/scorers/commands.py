@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +20,7 @@ __all__ = [
     "ScorerAlpha",
     "ScorerCovariance",
     "ScorerTrunk",
+    "check_flags",
     "commission",
     "scorer_settings",
     "train_scorer",
@@ -51,6 +53,34 @@ ScorerAlpha = Annotated[
 ScorerTrunk = Annotated[
     Path | None, typer.Option("--from", metavar="CKPT", help="Take this checkpoint's trunk, as it was trained.")
 ]
+
+
+FLAGS = {"jitter": "--no-jitter", "masks": "--masks-required"}
+"""Flags that are not called as the settings they change."""
+
+
+def check_flags(method: Scorer | None, *, scorers: Mapping[str, object], others: Mapping[str, object]) -> None:
+    """Whether ``train`` can follow every flag that was given.
+
+    Args:
+        method: A scorer's, or none.
+        scorers: By name, what only a scorer understands; ``None`` where not given.
+        others: By name, what no scorer does.
+
+    Raises:
+        ConfigError: A flag would change nothing; names all such.
+    """
+    from edge_sdk.errors import ConfigError
+
+    idle = [
+        FLAGS.get(name, f"--{name.replace('_', '-')}")
+        for name, value in (scorers if method is None else others).items()
+        if value is not None
+    ]
+    if idle and method is None:
+        raise ConfigError(f"{', '.join(idle)}: for a scorer alone; name one with --method, or leave it out")
+    if idle:
+        raise ConfigError(f"{', '.join(idle)}: nothing to a scorer, which is fitted on good parts; leave it out")
 
 
 def scorer_settings(

@@ -12,7 +12,7 @@ from calibration.pictures import pictures_in
 from edge_sdk.errors import DatasetError
 from edge_sdk.quality.datasets import DEFAULT_HEALTHY, Dataset, Sample, deal, load_dataset, picture_size
 
-__all__ = ["FEWEST", "Normals", "held_back", "normals_in", "split_normals", "usual_size"]
+__all__ = ["FEWEST", "Normals", "check_no_defect", "held_back", "normals_in", "split_normals", "usual_size"]
 
 FEWEST = 8
 """Good parts below which nothing is fitted: a covariance of fewer says little of the next part."""
@@ -46,7 +46,7 @@ def normals_in(folder: Path, *, seed: int = 0) -> Normals:
         DatasetError: The folder is missing, empty, holds nothing healthy, is the folder of a defect, or holds fewer
             good parts than a fit needs.
     """
-    _check_no_defect(folder)
+    check_no_defect(folder)
     samples = pictures_in(folder)
     notes = []
     if any(one.healthy is not None or one.label for one in samples):
@@ -119,8 +119,12 @@ def split_normals(samples: Sequence[Sample], *, seed: int) -> tuple[tuple[Sample
     )
 
 
-def _check_no_defect(folder: Path) -> None:
-    """Refuse ``…/test/scratch`` of a set in MVTec's layout, which is easily mistaken."""
+def check_no_defect(folder: Path) -> None:
+    """Refuse ``…/test/scratch`` of a set in MVTec's layout, which is easily mistaken for good parts.
+
+    Raises:
+        DatasetError: It is such a folder.
+    """
     whole = folder.resolve()
     if whole.parent.name not in ("test", "ground_truth") or whole.name.lower() in DEFAULT_HEALTHY:
         return

@@ -72,3 +72,20 @@ def test_two_folders_are_one_too_many(fitted: tuple[Path, Path], tmp_path: Path)
     code, _, talk = call(app, "train", *words)
     assert code == 2
     assert "2 folders are given; a scorer is fitted on one folder of good parts" in talk
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--method", "gaussian", "--iterations", 9, "--no-jitter"),
+         "--iterations, --no-jitter: nothing to a scorer, which is fitted on good parts; leave it out"),
+        (("--alpha", 0.1, "--covariance", "shared"),
+         "--covariance, --alpha: for a scorer alone; name one with --method, or leave it out"),
+    ],
+)  # fmt: skip
+def test_a_flag_that_would_change_nothing_is_refused(
+    fitted: tuple[Path, Path], tmp_path: Path, words: tuple[object, ...], said: str
+) -> None:
+    code, _, talk = call(app, "train", "--data", fitted[0], "--out", tmp_path / "out", *words)
+    assert code == 2 and said in talk
+    assert not (tmp_path / "out").exists()
