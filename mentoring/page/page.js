@@ -14,6 +14,8 @@ const IDLE_MS = 3000;
 const NUMBERED = 9; // classes that have a key
 
 const $ = (id) => document.getElementById(id);
+// classes that say nothing of the kind of defect; of a model of good parts alone the one class is novelty
+const PLAIN = { defect: "Is this really a defect?", novelty: "Unlike the good parts: is it a defect?" };
 const WORDS = { confirm: "Defect", infirm: "False alarm", unsure: "Unsure" };
 const MARKS = {
   confirm: "M5 12.500l4.700 4.700L19.500 7.500",
@@ -245,8 +247,8 @@ function showPrompt(question) {
   } else {
     const name = document.createElement("em");
     name.textContent = question.class;
-    const plain = question.class.toLowerCase() === "defect";
-    title.replaceChildren(...(plain ? ["Is this really a defect?"] : ["Is this really ", name, "?"]));
+    const plain = PLAIN[question.class.toLowerCase()];
+    title.replaceChildren(...(plain ? [plain] : ["Is this really ", name, "?"]));
   }
   const when = new Date(question.captured_at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
   const spot = question.of > 1 ? [`spot ${question.question + 1} of ${question.of}`] : [];
@@ -309,7 +311,7 @@ function chip({ question, says, kind }) {
   mark.append(path);
   const text = document.createElement("span");
   const about = kind ?? (question.question === null ? "picture" : question.class);
-  text.textContent = `${WORDS[says]} · ${about}`;
+  text.textContent = about === "novelty" ? WORDS[says] : `${WORDS[says]} · ${about}`;
   entry.append(mark, text);
   return entry;
 }
