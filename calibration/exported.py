@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -94,7 +93,7 @@ def read_preprocess(path: Path) -> PreprocessSpec:
 
 def write_preprocess(path: Path, spec: PreprocessSpec) -> None:
     """Write ``preprocess.json``."""
-    write_atomic(path, canonical_json({"schema": "preprocess/1", "preprocess": asdict(spec)}) + b"\n")
+    write_atomic(path, canonical_json({"schema": "preprocess/1", "preprocess": spec.document()}) + b"\n")
 
 
 def read_exported(path: Path) -> Exported:

@@ -7,7 +7,6 @@ from, and is refused for another graph.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -114,7 +113,7 @@ class RangeTable(Tolerant):
 
 def spec_digest(spec: PreprocessSpec) -> str:
     """sha256 of the canonical preprocessing."""
-    return sha256_hex(canonical_json(asdict(spec)))
+    return sha256_hex(canonical_json(spec.document()))
 
 
 def table_of(

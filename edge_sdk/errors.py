@@ -7,6 +7,7 @@ one sentence: what is wrong with which value, then what to do.
     ├── ConfigError (ValueError)          a setting is wrong: asked wrongly, exit code 2
     ├── ShapeError (ValueError)           an array has another shape than the function takes
     ├── RangeError (ValueError)           a number lies outside its range
+    ├── DefectErased (ValueError)         a resize would hide the smallest defect that must be seen
     ├── FormatError (ValueError)          a document or file is damaged or of another version
     ├── DatasetError (ValueError)         a folder of pictures cannot be used as it is
     │   └── TruthWithheld                 a training process asked for the truth of a test picture
@@ -41,6 +42,7 @@ __all__ = [
     "CameraLost",
     "ConfigError",
     "DatasetError",
+    "DefectErased",
     "EdgeError",
     "EndOfFrames",
     "FormatError",
@@ -84,6 +86,14 @@ class ShapeError(EdgeError, ValueError):
 
 class RangeError(EdgeError, ValueError):
     """A number lies outside the range that the function takes."""
+
+
+class DefectErased(EdgeError, ValueError):
+    """A resize would hide the smallest defect that must be seen; ``kept`` is what it leaves of its contrast."""
+
+    def __init__(self, message: str, *, kept: float) -> None:
+        super().__init__(message)
+        self.kept = kept
 
 
 class FormatError(EdgeError, ValueError):

@@ -20,7 +20,7 @@ import numpy as np
 
 from edge_sdk.capture import Capture, Handover
 from edge_sdk.clock import Clock, SystemClock
-from edge_sdk.errors import EdgeError
+from edge_sdk.errors import DefectErased, EdgeError
 from edge_sdk.frames import Frame
 from edge_sdk.health import Latencies, Ledger
 from edge_sdk.inspections import Inspection, Verdict
@@ -250,6 +250,9 @@ class Pipeline:
                 if fault is None:
                     return self._judge.inspect(frame, taken_ns=taken_ns)
                 reason = f"camera fault: {fault}"
+            except DefectErased as error:
+                reason = f"resize refused: {error}"
+                self._complain("resize", "a frame could not be resized", error)
             except Exception as error:  # noqa: BLE001 - counted as a reason, logged once
                 reason = f"runner failed: {_sentence(error)}"
                 self._complain("runner", "a frame could not be judged", error)

@@ -15,7 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_sdk.detections import Detections
-from edge_sdk.errors import CameraError, CameraLost, EdgeError, EndOfFrames, FrameTimeout, RunnerError
+from edge_sdk.errors import (
+    CameraError,
+    CameraLost,
+    DefectErased,
+    EdgeError,
+    EndOfFrames,
+    FrameTimeout,
+    RunnerError,
+)
 from edge_sdk.frames import Frame
 from edge_sdk.inspections import Inspection, Timing, Verdict
 from edge_sdk.judge import Judge
@@ -192,6 +200,19 @@ def test_an_engine_that_fails_costs_its_frame_and_not_the_line(caplog: pytest.Lo
     ]
     assert adds_up(line)["not_inspected_by"] == {"runner failed": 2}
     assert len(caplog.records) == 2
+
+
+def test_a_frame_whose_resize_would_erase_a_defect_is_never_a_pass(caplog: pytest.LogCaptureFixture) -> None:
+    said = "a defect of 2 px would keep 0 % of its contrast; give a larger input"
+    line = pipeline(
+        FakeJudge(fails=lambda n: DefectErased(said, kept=0.0) if n % 2 else None), lossless=True
+    )
+    with caplog.at_level(logging.ERROR):
+        found = all_of(line, Script(frame(n) for n in range(6)))
+    refused = [one for one in found if one.verdict is Verdict.NOT_INSPECTED]
+    assert [one.reason for one in refused] == [f"resize refused: {said}"] * 3
+    assert adds_up(line)["not_inspected_by"] == {"resize refused": 3}
+    assert [record.message for record in caplog.records] == ["a frame could not be resized"]
 
 
 def test_a_listener_that_raises_is_counted_logged_once_and_called_again(

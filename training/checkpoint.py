@@ -302,7 +302,7 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def _plain(spec: PreprocessSpec) -> dict[str, Any]:
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(spec).items()}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in spec.document().items()}
 
 
 def _tupled(value: Any) -> Any:

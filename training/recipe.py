@@ -10,6 +10,7 @@ from pydantic import Field
 
 from edge_sdk.documents import Document
 from edge_sdk.errors import ConfigError
+from edge_sdk.vision.resampling import Sampling
 
 __all__ = ["MOBILENET_FILE", "WEIGHTS_VARIABLE", "Recipe", "pretrained_weights"]
 
@@ -31,6 +32,12 @@ class Recipe(Document):
     """File that `python -m training pretrain` wrote: the slim trunk starts from it, at its width and stages."""
     side_px: int = Field(160, ge=32, le=2048, multiple_of=16)
     """The network's input has about ``side_px`` squared pixels, in the pictures' own ratio."""
+    sampling: Sampling | None = None
+    """How pictures are made smaller: ``area`` averages over all pixels that fall together, ``filtered`` is quicker
+    where the ratio is not whole, ``linear`` is quickest and steps over small defects; without it ``area``."""
+    defect_px: int | None = Field(None, ge=1)
+    """Side of the smallest defect that must be seen, in pixels of the pictures: a resize that would erase it is
+    refused, here, when calibrating and on the station."""
     iterations: int = Field(250, ge=1)
     batch: int = Field(8, ge=2)
     rate: float = Field(1e-3, gt=0)

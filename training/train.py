@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -181,10 +182,8 @@ def preprocess_of(line: Line, recipe: Recipe, *, pretrained: bool, square: bool 
     ratio = 1.0 if square else min(4.0, max(0.25, ratio))
     across = max(32, 32 * round(recipe.side_px * ratio**0.5 / 32))
     down = max(32, 32 * round(recipe.side_px / ratio**0.5 / 32))
-    if pretrained:
-        half = (0.5, 0.5, 0.5)
-        return PreprocessSpec(width=across, height=down, mean=half, std=half)
-    return PreprocessSpec(width=across, height=down)
+    spec = PreprocessSpec(width=across, height=down, sampling=recipe.sampling, defect_px=recipe.defect_px)
+    return replace(spec, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)) if pretrained else spec
 
 
 def data_of(dataset: Dataset, lines: Lines) -> dict[str, Any]:

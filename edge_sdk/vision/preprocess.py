@@ -6,16 +6,20 @@ boxes go through the same ``Geometry``, so a cell means the same place everywher
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 
 from edge_sdk.arrays import Array, Bools, Floats, Image, check_shape
-from edge_sdk.errors import RangeError, ShapeError
+from edge_sdk.errors import DefectErased, RangeError, ShapeError
+from edge_sdk.vision.resampling import Sampling, kept_contrast, resized
 
-__all__ = ["Adjustment", "Geometry", "PreprocessSpec", "cells_of_mask", "fitted", "geometry", "preprocess",
-           "valid_cells"]  # fmt: skip
+__all__ = ["LEAST_KEPT", "Adjustment", "Geometry", "PreprocessSpec", "cells_of_mask", "check_defect", "fitted",
+           "geometry", "kept_of_defect", "preprocess", "valid_cells"]  # fmt: skip
+
+LEAST_KEPT = 0.1
+"""Of a defect's contrast: of 100 grey levels 10 must be left, which is what a camera's noise hides no more."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +38,23 @@ class PreprocessSpec:
     """``letterbox`` keeps the ratio of the sides and pads; ``stretch`` fills the input."""
     pad: tuple[int, int, int] = (114, 114, 114)
     """Blue, green, red of the padding, 0 to 255."""
+    sampling: Sampling | None = None
+    """How a picture is made smaller; without it by ``area``."""
+    defect_px: int | None = None
+    """Side of the smallest defect that must be seen, in pixels of the frame: a resize that would erase it is refused.
+    Without it nothing is."""
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.height < 1:
             raise RangeError(f"the network's input is {self.width} x {self.height}; give at least 1 x 1 pixels")
         if min(self.std) <= 0:
             raise RangeError(f"std is {self.std}; give three numbers above 0")
+        if self.defect_px is not None and self.defect_px < 1:
+            raise RangeError(f"defect_px is {self.defect_px}; give the smallest defect's side, 1 pixel or more")
+
+    def document(self) -> dict[str, Any]:
+        """As files hold it: what is not said is not there, so that a file of before says what it said."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -126,10 +141,39 @@ def geometry(spec: PreprocessSpec, height: int, width: int) -> Geometry:
     )
 
 
+def kept_of_defect(spec: PreprocessSpec, height: int, width: int) -> float:
+    """What the resize leaves of the smallest defect's contrast, in [0, 1]; 1 where no defect is said to be smallest."""
+    if spec.defect_px is None:
+        return 1.0
+    place = geometry(spec, height, width)
+    return kept_contrast(
+        height, width, place.inner_height, place.inner_width, spec.defect_px, spec.sampling or "area"
+    )
+
+
+def check_defect(spec: PreprocessSpec, height: int, width: int) -> None:
+    """Refuse a resize that would erase the smallest defect.
+
+    Args:
+        spec: Says how small the smallest defect is.
+        height: Of the frame, pixels.
+        width: Of the frame.
+
+    Raises:
+        DefectErased: Less than ``LEAST_KEPT`` of its contrast is left somewhere; what would keep it, with its price
+            on this machine, stands in the sentence.
+    """
+    kept = kept_of_defect(spec, height, width)
+    if kept < LEAST_KEPT:
+        from edge_sdk.vision.erasing import refusal  # it measures with what stands here
+
+        raise DefectErased(refusal(spec, height, width), kept=kept)
+
+
 def fitted(image: Image, spec: PreprocessSpec, *, adjust: Adjustment | None = None) -> Image:
     """The picture resized and padded to the input's size, still uint8 blue green red.
 
-    Shrinking averages over the pixels that fall together (INTER_AREA), so that no small defect is
+    Unless the spec says otherwise, shrinking averages over the pixels that fall together, so that no small defect is
     stepped over; enlarging is linear.
 
     Args:
@@ -139,18 +183,18 @@ def fitted(image: Image, spec: PreprocessSpec, *, adjust: Adjustment | None = No
 
     Returns:
         ``(height, width, 3)`` uint8.
-    """
-    import cv2
 
+    Raises:
+        ShapeError: The picture is not ``(H, W, 3)`` uint8.
+        DefectErased: The resize would erase the smallest defect that the spec says must be seen.
+    """
     check_shape("image", image, (None, None, 3), as_text="(H, W, 3), blue green red")
     if image.dtype != np.uint8:
         raise ShapeError(f"image is {image.dtype}; give uint8, 0 to 255")
+    if spec.defect_px is not None:
+        check_defect(spec, image.shape[0], image.shape[1])
     place = geometry(spec, image.shape[0], image.shape[1])
-    inner: Array = image
-    if (place.inner_height, place.inner_width) != image.shape[:2]:
-        shrinks = place.scale_x < 1 or place.scale_y < 1
-        rule = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        inner = cv2.resize(image, (place.inner_width, place.inner_height), interpolation=rule)
+    inner: Array = resized(image, place.inner_width, place.inner_height, spec.sampling or "area")
     if adjust is not None:
         inner = adjust.applied(inner)
     if inner.shape[:2] == (spec.height, spec.width):
@@ -177,6 +221,7 @@ def preprocess(
 
     Raises:
         ShapeError: The picture is not ``(H, W, 3)`` uint8, or ``out`` has another shape.
+        DefectErased: The resize would erase the smallest defect that the spec says must be seen.
     """
     shape = (1, 3, spec.height, spec.width)
     if out is None:
@@ -209,9 +254,8 @@ def cells_of_mask(mask: Array, spec: PreprocessSpec, grid: tuple[int, int]) -> F
 
     check_shape("mask", mask, (None, None), as_text="(H, W), one value a pixel")
     place = geometry(spec, mask.shape[0], mask.shape[1])
-    covered = (mask != 0).astype(np.float32)
-    rule = cv2.INTER_AREA if place.scale_x < 1 or place.scale_y < 1 else cv2.INTER_LINEAR
-    inner = cv2.resize(covered, (place.inner_width, place.inner_height), interpolation=rule)
+    # whatever the picture's own rule is: a mask says how much is covered
+    inner = resized((mask != 0).astype(np.float32), place.inner_width, place.inner_height, "area")
     canvas = np.zeros((spec.height, spec.width), np.float32)
     canvas[place.top : place.top + place.inner_height, place.left : place.left + place.inner_width] = inner
     rows, columns = grid

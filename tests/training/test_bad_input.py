@@ -50,6 +50,23 @@ def test_a_picture_that_cannot_be_read_is_named(plates: Path, tmp_path: Path) ->
     assert f"{picture.name} does not exist; correct the path, or take the line out" in refused(*words)
 
 
+def test_a_resize_that_would_erase_the_smallest_defect_is_refused_before_training(
+    plates: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    words = ("train", "--data", plates, "--out", tmp_path / "out", *SMALL, "--recipe", recipe)
+    for path in plates.rglob("*.png"):
+        cv2.imwrite(str(path), cv2.resize(cv2.imread(str(path), -1), None, fx=4, fy=4, interpolation=0))
+    recipe.write_text("sampling: linear\ndefect_px: 1\n")
+    said = refused(*words)
+    assert said.startswith("a defect of 1 px on a frame of ") and "so it could be missed; " in said
+    assert "sampling: area keeps " in said and "ms a frame" in said
+    recipe.write_text("sampling: nearest\n")
+    assert "sampling is \"nearest\"; give 'area', 'linear' or 'filtered'" in refused(*words)
+    recipe.write_text("defect_px: 0\n")
+    assert "defect_px is 0; give at least 1" in refused(*words)
+
+
 def test_pictures_of_16_bits_or_with_alpha_train_as_their_8_bit_selves(plates: Path, tmp_path: Path) -> None:
     done("train", "--data", plates, "--out", tmp_path / "plain", *SMALL)
     for path in sorted(plates.glob("images/*.png")):

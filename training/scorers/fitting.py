@@ -20,6 +20,7 @@ from edge_sdk.errors import ConfigError, FormatError, RangeError
 from edge_sdk.quality.datasets import Sample, read_image
 from edge_sdk.quality.novelty import ALPHA, NOVELTY, band_of_normals
 from edge_sdk.vision.preprocess import PreprocessSpec, fitted
+from edge_sdk.vision.resampling import Sampling
 from training.checkpoint import Checkpoint, LineState, load_checkpoint
 from training.data.views import normalised
 from training.networks.cellnet import CellNetwork
@@ -53,6 +54,10 @@ class ScorerRecipe(Document):
     """Of ``patchcore``: normal features kept."""
     side_px: int = Field(256, ge=64, le=2048, multiple_of=16)
     """The network's input has about ``side_px`` squared pixels, in the pictures' own ratio."""
+    sampling: Sampling | None = None
+    """How pictures are made smaller, see ``training.recipe.Recipe``."""
+    defect_px: int | None = Field(None, ge=1)
+    """Side of the smallest defect that must be seen, in pixels of the pictures."""
     stride: Literal[4, 8, 16] = 8
     """Pixels of the input a cell."""
     alpha: float = Field(ALPHA, gt=0, lt=1)
@@ -264,6 +269,7 @@ def _started(
     down = max(32, 32 * round(recipe.side_px / ratio**0.5 / 32))
     common: dict[str, Any] = {"method": recipe.method, "height": down, "width_px": across, "stride": recipe.stride}
     options = {"covariance": recipe.covariance} if recipe.method == "gaussian" else {"bank": recipe.bank}
+    safe: Any = {"sampling": recipe.sampling, "defect_px": recipe.defect_px}
     # of one size nothing is padded, and a few percent of stretch are the same in every picture
     resize: Literal["stretch", "letterbox"] = "stretch" if alike else "letterbox"
     if base is None:
@@ -274,13 +280,13 @@ def _started(
                 "trunk of a checkpoint: --from CKPT"
             )
         half = (0.5, 0.5, 0.5)
-        spec = PreprocessSpec(width=across, height=down, mean=half, std=half, resize=resize)
+        spec = PreprocessSpec(width=across, height=down, mean=half, std=half, resize=resize, **safe)
         trunk, arguments = load_file(weights), {"trunk": "mobilenetv2"}
         source = f"MobileNetV2 with ImageNet weights ({weights.name})"
     else:
         own = base.preprocess
         spec = PreprocessSpec(
-            width=across, height=down, mean=own.mean, std=own.std, colour=own.colour, resize=resize
+            width=across, height=down, mean=own.mean, std=own.std, colour=own.colour, resize=resize, **safe
         )
         arguments = {name: base.arguments[name] for name in ("trunk", "width", "stages") if name in base.arguments}
         network = base.network
