@@ -23,6 +23,7 @@ MODULES = {
     "R4": "benchmarks.startup",
     "S2": "benchmarks.adaptation.parts",
     "S3": "benchmarks.adaptation.several",
+    "S4": "benchmarks.adaptation.full_width",
 }
 
 

@@ -30,8 +30,9 @@ from benchmarks.adaptation.tables import (
 from benchmarks.results import Chart, Result, Steps, Value
 from edge_sdk.quality.datasets import Dataset, lines_of, load_dataset
 
-__all__ = ["MINUTES", "NEEDS", "PHOTOGRAPHS", "SEEDS", "SUITE", "TITLE", "Photographs", "real_step", "result_of",
-           "run", "synthetic_step"]  # fmt: skip
+__all__ = ["LAMP", "MINUTES", "NEEDS", "PHOTOGRAPHS", "PRIORS", "QUICK", "SEEDS", "SUITE", "SYNTHETIC",
+           "TITLE", "Photographs", "Work", "real_step", "result_of", "run", "smaller", "synthetic",
+           "synthetic_step"]  # fmt: skip
 
 SHARED = machine.ROOT.parent / "shared" / "data"
 
@@ -61,12 +62,15 @@ class Work:
     side_px: int
     batch: int = 8
     stages: int = 3
+    width: float = 0.25
+    """Of the trunk from scratch, times a ResNet-18's channels."""
     pictures: int = 0
     """Drawn ones of a line; 0 where they are photographs."""
     tested: int = 0
 
 
 SYNTHETIC = Work(iterations=300, adapting=200, side_px=64, batch=16, pictures=400, tested=300)
+QUICK = replace(SYNTHETIC, iterations=6, adapting=4, pictures=60, tested=40)
 NUTS = Work(iterations=150, adapting=60, side_px=128)
 REAL = Work(iterations=120, adapting=60, side_px=96)
 CRACKS = Work(iterations=100, adapting=40, side_px=128, stages=2)
@@ -125,12 +129,12 @@ def run(*, quick: bool, progress: Steps) -> Result:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     seeds = SEEDS[:2] if quick else SEEDS
-    sets = [_smaller(one) for one in PHOTOGRAPHS] if quick else list(PHOTOGRAPHS)
-    drawn = replace(SYNTHETIC, iterations=6, adapting=4, pictures=60, tested=40) if quick else SYNTHETIC
+    sets = [smaller(one) for one in PHOTOGRAPHS] if quick else list(PHOTOGRAPHS)
+    drawn = QUICK if quick else SYNTHETIC
     trunks = TRUNKS if pretrained_weights() and not quick else TRUNKS[:1]
     progress.expect(len(seeds) * (1 + 2 * len(sets)))
     found = [[progress.step(f"synthetic, seed {seed}", partial(synthetic_step, drawn, trunks, seed))] for seed in seeds]
-    blocks = blocks_of(found, [_synthetic(prior) for prior in PRIORS], trunks, fresh=True)
+    blocks = blocks_of(found, [synthetic(prior) for prior in PRIORS], trunks, fresh=True)
     for one in sets:
         found = [
             [
@@ -144,25 +148,50 @@ def run(*, quick: bool, progress: Steps) -> Result:
     return result_of(blocks, {"seeds": list(seeds), "folds": 2, "threads": 1, "jitter": True, **work})
 
 
-def synthetic_step(work: Work, trunks: Sequence[str], seed: int) -> dict[str, Any]:
-    """Both priors of one seed; the lines are drawn, written and read as a set."""
+def synthetic_step(
+    work: Work,
+    trunks: Sequence[str],
+    seed: int,
+    *,
+    priors: Sequence[float] = PRIORS,
+    others: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Every prior of one seed; the lines are drawn, written and read as a set.
+
+    Args:
+        work: How much.
+        trunks: Of ``TRUNKS``.
+        seed: Draws the pictures and starts the weights.
+        priors: Of ``PRIORS``.
+        others: As a ``Task`` has it.
+    """
     from benchmarks.adaptation.drawn import drawn_lines
     from benchmarks.adaptation.protocol import SHARES
     from benchmarks.adaptation.rows import Kept, Task, step_of
 
     recipe = _recipe(work, seed)
     tasks = []
-    for prior in PRIORS:
+    for prior in priors:
         folder = DRAWN / f"{seed}-{round(100 * prior)}"
         dataset = drawn_lines(folder, seed=seed, prior=prior, pictures=work.pictures, tested=work.tested)
         lines, judging = (lines_of(dataset, seed=seed, shares=SHARES, evaluating=judge) for judge in (False, True))
-        tasks.append(Task(_synthetic(prior), lines, judging, oracle=prior == PRIORS[0]))
+        tasks.append(Task(synthetic(prior), lines, judging, oracle=prior == PRIORS[0], others=others))
     adapting = recipe.model_copy(update={"iterations": work.adapting})
     return step_of(tasks, Kept(dataset, recipe), adapting, trunks)  # the original line of both is the same
 
 
-def real_step(one: Photographs, trunks: Sequence[str], seed: int, fold: int) -> dict[str, Any]:
-    """Every gap, prior and direction of one fold of a set."""
+def real_step(
+    one: Photographs, trunks: Sequence[str], seed: int, fold: int, *, others: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Every gap, prior and direction of one fold of a set.
+
+    Args:
+        one: The set.
+        trunks: Of ``TRUNKS``.
+        seed: Deals the folds and starts the weights.
+        fold: 0 or 1.
+        others: As a ``Task`` has it; with some named there is no source without jitter either.
+    """
     from benchmarks.adaptation.rows import Kept, Task, step_of
 
     dataset = load_dataset(*one.folders)
@@ -173,7 +202,7 @@ def real_step(one: Photographs, trunks: Sequence[str], seed: int, fold: int) -> 
         first = prior == one.priors[0] and gap_on == "new"
         tasks.append(
             Task(one.task(gap, prior, gap_on), dealt.lines, dealt.judging, prior=prior, cells=gap in one.cells,
-                 oracle=first, plain=first and gap == LAMP)
+                 oracle=first, plain=first and gap == LAMP and others is None, others=others)
         )  # fmt: skip
     return step_of(tasks, Kept(dataset, recipe), recipe.model_copy(update={"iterations": one.work.adapting}), trunks)
 
@@ -194,8 +223,8 @@ def result_of(blocks: Sequence[Block], settings: Mapping[str, object]) -> Result
         name: above_best(block, [one for one in named if one.name == name], "auroc") for name, block in ranked.items()
     }
     low50, low5 = worst(at[0.5]), worst(at[0.05])
-    adda = by[_synthetic(0.5), "slim"].minus("adda", "source", "balanced_accuracy")
-    adabn = by[_synthetic(0.05), AUTO].minus("default", "adabn", "auroc")
+    adda = by[synthetic(0.5), "slim"].minus("adda", "source", "balanced_accuracy")
+    adabn = by[synthetic(0.05), AUTO].minus("default", "adabn", "auroc")
     behind = min(best, key=lambda name: float(str(best[name]["difference"])))
     lamps = [block for block in named if block.name == f"hazelnut, {LAMP}, 50 %"]
     drops = {block.trunk: paired(block.cells["source"], block.original["cells"], MEASURES["ap"]) for block in lamps}
@@ -258,16 +287,19 @@ def _recipe(work: Work, seed: int) -> Any:
     from training.recipe import Recipe
 
     return Recipe(
-        side_px=work.side_px, iterations=work.iterations, batch=work.batch, stages=work.stages, seed=seed
-    )
+        side_px=work.side_px, iterations=work.iterations, batch=work.batch, stages=work.stages, width=work.width,
+        seed=seed,
+    )  # fmt: skip
 
 
-def _smaller(one: Photographs) -> Photographs:
+def smaller(one: Photographs) -> Photographs:
+    """For a quick run."""
     work = replace(one.work, iterations=4, adapting=2, side_px=one.work.side_px // 2)
     return replace(one, work=work, gaps=one.gaps[-1:], reversed=())
 
 
-def _synthetic(prior: float) -> str:
+def synthetic(prior: float) -> str:
+    """Name of the drawn lines' task."""
     return f"synthetic, {_percent(prior)}"
 
 

@@ -47,6 +47,8 @@ class Task:
     """Whether a network is trained on the new line's own labels."""
     plain: bool = False
     """Whether a source without photometric jitter stands beside."""
+    others: Sequence[str] | None = None
+    """Methods beside those that the rules try; ``None``: every one."""
 
 
 @dataclass
@@ -105,12 +107,15 @@ def rows_of(task: Task, kept: Kept, adapting: Recipe, trunk: str) -> dict[str, A
     lines = task.lines if task.prior is None else _with_prior(task.lines, task.prior, seed=adapting.seed)
     source = kept.source(lines, trunk)
     default = adapt(source, kept.dataset, lines, adapting)
-    others = [name for name in METHODS if name not in default.methods]
-    found = {**default.methods, **adapt(source, kept.dataset, lines, adapting, methods=others).methods}
+    wanted = METHODS if task.others is None else task.others
+    others = [name for name in wanted if name not in default.methods]
+    found = dict(default.methods)
+    if others:
+        found |= adapt(source, kept.dataset, lines, adapting, methods=others).methods
     verdict = health_of(default).verdict
     # what the panel refuses does not reach the line; the model that is there stays
     shipped = default.chosen if verdict.ship else default.methods["source"]
-    found = {name: found[name] for name in METHODS} | {"default": shipped, "decided": default.chosen}
+    found = {name: found[name] for name in METHODS if name in found} | {"default": shipped, "decided": default.chosen}
     if task.plain:
         found["plain"] = kept.source(lines, trunk, jitter=False)
     new = task.judging.new[0]

@@ -27,7 +27,8 @@ from benchmarks.adaptation.tables import (
 from benchmarks.results import Chart, Result, Steps, Value
 from edge_sdk.quality.datasets import load_dataset
 
-__all__ = ["MINUTES", "NEEDS", "SEEDS", "SUITE", "TITLE", "result_of", "run"]
+__all__ = ["BATCH", "DATA", "DIRECTIONS", "MINUTES", "NEEDS", "QUICK", "SEEDS", "SUITE", "TITLE", "WORK", "result_of",
+           "run", "step"]  # fmt: skip
 
 TITLE = "Solar cells, mono to poly and back: adapting without labels"
 SUITE = "adaptation"
@@ -38,10 +39,10 @@ DATA = machine.ROOT.parent / "shared" / "data" / "elpv_solar"
 SEEDS = tuple(range(15, 20))
 TUNED_ON = 100
 """Whatever was tuned was tuned on seeds from here on."""
-SIDE_PX = 96
 BATCH = 16
-ITERATIONS = 150
-ADAPTING = 80
+WORK = (150, 80, 96)
+"""Iterations of the source and of the adaptation's recipe, pixels of a side."""
+QUICK = (8, 4, 32)
 DIRECTIONS = {"mono to poly": ("mono", "poly"), "poly to mono": ("poly", "mono")}
 
 
@@ -57,7 +58,7 @@ def run(*, quick: bool, progress: Steps) -> Result:
     cv2.setNumThreads(1)
     seeds = SEEDS[:2] if quick else SEEDS
     trunks = TRUNKS if pretrained_weights() and not quick else TRUNKS[:1]
-    work = (8, 4, 32) if quick else (ITERATIONS, ADAPTING, SIDE_PX)
+    work = QUICK if quick else WORK
     progress.expect(len(seeds) * 2)
     found = [
         [progress.step(f"seed {seed}, fold {fold}", partial(step, trunks, seed, fold, work)) for fold in (0, 1)]
@@ -67,25 +68,35 @@ def run(*, quick: bool, progress: Steps) -> Result:
     return result_of(blocks_of(found, list(DIRECTIONS), trunks), seeds, settings)
 
 
-def step(trunks: Sequence[str], seed: int, fold: int, work: tuple[int, int, int]) -> dict[str, Any]:
+def step(
+    trunks: Sequence[str],
+    seed: int,
+    fold: int,
+    work: tuple[int, int, int],
+    *,
+    network: Mapping[str, object] | None = None,
+    others: Sequence[str] | None = None,
+) -> dict[str, Any]:
     """Both directions of one fold.
 
     Args:
         trunks: Of ``TRUNKS``; with one alone, that is what ``auto`` takes too.
         seed: Deals the folds and starts the weights.
         fold: 0 or 1.
-        work: Iterations of the source and of the adaptation's recipe, pixels of a side.
+        work: As ``WORK``.
+        network: What of the recipe is otherwise than as shipped: width and stages of the trunk from scratch.
+        others: As a ``Task`` has it.
     """
     from benchmarks.adaptation.rows import Kept, Task, step_of
     from training.recipe import Recipe
 
     iterations, adapting, side = work
     dataset = load_dataset(DATA)
-    recipe = Recipe(side_px=side, iterations=iterations, batch=BATCH, seed=seed)
+    recipe = Recipe(side_px=side, iterations=iterations, batch=BATCH, seed=seed).model_copy(update=network)
     tasks = []
     for direction, (original, new) in DIRECTIONS.items():
         dealt = cross_folds(dataset, seed=seed, original=[original], new=[new])[fold]
-        tasks.append(Task(direction, dealt.lines, dealt.judging))
+        tasks.append(Task(direction, dealt.lines, dealt.judging, others=others))
     return step_of(tasks, Kept(dataset, recipe), recipe.model_copy(update={"iterations": adapting}), trunks)
 
 
@@ -108,7 +119,7 @@ def result_of(blocks: Sequence[Block], seeds: Sequence[int], work: Mapping[str, 
     rows: list[dict[str, object]] = [block.means("auroc") for block in blocks]
     rows += [FULL_WIDTH]
     rows += [block.means("balanced_accuracy") for block in blocks]
-    rows += [_home(block) for block in blocks]
+    rows += [block.at_home() for block in blocks]
     rows += [pair.row(f"{way}: recommended default - source, AUROC") for way, pair in against.items()]
     rows += [one.minus("default", "source", "auroc").row(f"{one.name}, {one.trunk}: default - source, AUROC")
              for one in named]  # fmt: skip
@@ -140,13 +151,3 @@ def result_of(blocks: Sequence[Block], seeds: Sequence[int], work: Mapping[str, 
         packages=("torch", "safetensors"),
         chart=Chart("recommended_auroc", "AUROC"),
     )
-
-
-def _home(block: Block) -> dict[str, object]:
-    from benchmarks.adaptation.protocol import averaged
-    from benchmarks.adaptation.scored import MEASURES
-
-    found: dict[str, object] = {"name": f"{block.name}, {block.trunk}: source on its own line"}
-    for measure in ("auroc", "balanced_accuracy"):
-        found[f"home_{measure}"] = round(averaged(block.original["pictures"], MEASURES[measure]), 3)
-    return found

@@ -141,6 +141,14 @@ def test_every_method_is_a_row_and_each_model_of_a_fold_is_trained_once(drawn: D
     assert judgement.figure == pytest.approx(float(blocks[1].seeds("decided", "auroc")[0]))
 
 
+def test_with_some_methods_named_these_alone_stand_beside_what_the_rules_try(drawn: Dataset) -> None:
+    kept = Kept(drawn, TINY)
+    for others, wanted in (((), []), (("adda",), ["adda"])):
+        task = Task("half", *both(drawn), oracle=False, others=others)
+        found = list(step_of([task], kept, TINY, ["slim"])["slim"]["half"]["rows"])
+        assert found == ["source", "adabn", "mmd", *wanted, "default", "decided"]
+
+
 @pytest.mark.parametrize("ship", [True, False])
 def test_what_the_panel_refuses_leaves_the_source_model_on_the_line(
     drawn: Dataset, ship: bool, monkeypatch: pytest.MonkeyPatch
