@@ -56,7 +56,7 @@ def test_a_resize_that_would_erase_the_smallest_defect_is_refused_before_trainin
     recipe = tmp_path / "recipe.yaml"
     words = ("train", "--data", plates, "--out", tmp_path / "out", *SMALL, "--recipe", recipe)
     for path in plates.rglob("*.png"):
-        cv2.imwrite(str(path), cv2.resize(cv2.imread(str(path), -1), None, fx=4, fy=4, interpolation=0))
+        cv2.imwrite(str(path), cv2.resize(cv2.imread(str(path), -1), None, fx=3, fy=3, interpolation=0))
     recipe.write_text("sampling: linear\ndefect_px: 1\n")
     said = refused(*words)
     assert said.startswith("a defect of 1 px on a frame of ") and "so it could be missed; " in said
