@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import onnx
 import typer
 
-from calibration.collect import ranges_from_pictures
-from calibration.console import bar, hand_out, refusals, say
+from calibration.calibrating import AUTO, calibrate, why_of
+from calibration.choosing import WORTH_DB
+from calibration.collect import constant_tensors
+from calibration.console import bar, bars, hand_out, refusals, say
 from calibration.exported import read_exported, read_preprocess
 from calibration.graphs import Graph, load_graph
 from calibration.page import html_page
-from calibration.pictures import MODEST, balanced, pictures_in
+from calibration.pictures import pictures_in
 from calibration.qdq import Architecture, Layout, host_architecture, qdq_from_onnx
 from calibration.ranges import read_ranges, write_ranges
 from calibration.report import compare_on_pictures, held_out
 from calibration.report_file import report_file
-from calibration.scales import RULES
+from calibration.scales import RULES, Rule
 from calibration.thresholds import rendering_thresholds, write_thresholds
 from edge_sdk.documents import canonical_json, sha256_file, write_atomic
 from edge_sdk.errors import ConfigError, FormatError, GateError
@@ -58,35 +60,76 @@ def ranges(
     pictures: Pictures,
     out: Out,
     preprocess: Preprocess = None,
-    rule: Annotated[str, typer.Option("--rule", help=f"One of {', '.join(RULES)}.")] = "mse",
-    most: Annotated[int, typer.Option("--max", min=1, help="Pictures looked at, chosen evenly.")] = 256,
+    rule: Annotated[
+        str,
+        typer.Option(
+            "--rule", help=f"auto, or one of {', '.join(RULES)}; auto takes what loses least on pictures of its own."
+        ),
+    ] = AUTO,
+    most: Annotated[int, typer.Option("--max", min=1, help="Pictures calibrated on, chosen evenly.")] = 256,
+    most_float: Annotated[
+        int | None,
+        typer.Option(
+            "--max-fp16-layers",
+            min=0,
+            help="Measure every layer and leave in float at most so many, those that gain most; by default the first "
+            f"ones and the heads where each gains {WORTH_DB:g} dB.",
+            show_default=False,
+        ),
+    ] = None,
     threads: Threads = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Watch the graph's tensors on typical pictures and write ranges.json."""
+    """Watch the graph's tensors on typical pictures, choose by others, and write ranges.json.
+
+    Ended in the midst, it goes on where it was when it is run again.
+    """
     with refusals():
-        chosen_rule = next((one for one in RULES if one == rule), None)
-        if chosen_rule is None:
-            raise ConfigError(f"there is no rule {rule}; give {', '.join(RULES)}")
+        if rule not in (AUTO, *RULES):
+            raise ConfigError(f"there is no rule {rule}; give {', '.join((AUTO, *RULES))}")
+        chosen: Rule | Literal["auto"] = next((one for one in RULES if one == rule), AUTO)
         graph = load_graph(model)
         spec = read_preprocess(preprocess or model.with_name("preprocess.json"))
-        samples = balanced(pictures_in(pictures), most)
-        if len(samples) < MODEST:
-            say(f"warning: only {len(samples)} pictures; below {MODEST} ranges still move when more come")
-        with bar("watching tensors", len(samples)) as step:
-            table = ranges_from_pictures(
-                graph, samples, spec, rule=chosen_rule, threads=threads, progress=step
+        samples = pictures_in(pictures)
+        kept = out / "ranges.part.npz"
+        if kept.exists():
+            say(f"{kept}: a calibration was ended in the midst; going on from there if it was of the same pictures")
+        with bars() as progress:
+            table = calibrate(
+                graph,
+                samples,
+                spec,
+                rule=chosen,
+                most=most,
+                most_float=most_float,
+                keep_float=_said_to_keep(model, graph),
+                threads=threads,
+                kept=kept,
+                say=say,
+                progress=progress,
             )
+        dead = constant_tensors(table, graph)
         out.mkdir(parents=True, exist_ok=True)
         write_ranges(out / "ranges.json", table)
-        dead = [name for name, row in table.tensors.items() if row.lo == row.hi]
+        kept.unlink(missing_ok=True)
         for name in dead:
             say(
                 f"warning: tensor {name} is {table.tensors[name].lo:g} on every picture; part of the network is dead"
             )
-        path, tensors = str(out / "ranges.json"), len(table.tensors)
-        found = {"ranges": path, "pictures": table.n, "tensors": tensors, "constant": dead}
-        hand_out(found, as_json=as_json, text=f"{path}: {table.n} pictures, {tensors} tensors")
+        path, why = str(out / "ranges.json"), why_of(table)
+        say(why)
+        facts = {
+            "ranges": path,
+            "pictures": table.n,
+            "tensors": len(table.tensors),
+            "constant": dead,
+            "rule": table.rule,
+            "why": why,
+            "chosen_on": len(table.choosing),
+            "sqnr_db": table.sqnr_db,
+            "float_layers": [layer.model_dump() for layer in table.float_layers],
+        }
+        hand_out(facts, as_json=as_json, text=f"{path}: {table.n} pictures, {len(table.tensors)} tensors")
 
 
 @app.command(
@@ -175,7 +218,7 @@ def report(
         if table is not None:
             table.check_graph(graph)
         files = _renderings(int8, graph)
-        calibrated = {picture.sha256 for picture in table.pictures} if table else set()
+        calibrated = {picture.sha256 for picture in (*table.pictures, *table.choosing)} if table else set()
         samples, left_out = held_out(pictures_in(pictures), calibrated)
         if left_out:
             say(f"{left_out} of the pictures were calibrated on and are left out")

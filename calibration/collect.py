@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from onnx import ModelProto, TensorProto, helper
 
 from calibration.graphs import Graph
+from calibration.kept import Kept
 from calibration.observers import Histogram, Observer
 from calibration.placement import observed_tensors
-from calibration.ranges import PictureEntry, RangeTable, table_of
+from calibration.ranges import PictureEntry, RangeTable, pictures_digest, spec_digest, table_of
 from calibration.scales import Rule
-from calibration.sessions import open_session
+from calibration.sessions import Session, open_session
 from edge_sdk.arrays import Floats
 from edge_sdk.documents import sha256_file
 from edge_sdk.errors import DatasetError, FormatError, RangeError
 from edge_sdk.quality.datasets import Sample, read_image
 from edge_sdk.vision.preprocess import PreprocessSpec, preprocess
 
-__all__ = ["check_size", "frames_of", "histograms_of", "ranges_from_pictures"]
+__all__ = ["check_size", "constant_tensors", "entries_of", "frames_of", "histograms_of", "ranges_from_pictures"]
 
 
 def ranges_from_pictures(
@@ -28,6 +30,7 @@ def ranges_from_pictures(
     *,
     rule: Rule = "mse",
     threads: int = 1,
+    kept: Path | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> RangeTable:
     """The range table of a graph from pictures.
@@ -38,6 +41,8 @@ def ranges_from_pictures(
         spec: What the network was trained with.
         rule: How ranges are chosen.
         threads: Of the runtime.
+        kept: Where to keep what was seen, so that a calibration that was ended goes on from there; remove it once the
+            table is written.
         progress: Called after each picture.
 
     Raises:
@@ -48,15 +53,35 @@ def ranges_from_pictures(
     if not samples:
         raise DatasetError("there is no picture to calibrate on; give a folder with at least one, better 256")
     check_size(graph, spec)
+    entries = entries_of(samples)
     named = ((sample.image, frame) for sample, frame in frames_of(samples, spec))
-    found = histograms_of(graph, named, threads=threads, progress=progress)
-    return table_of(
-        found,
-        graph=graph,
-        spec=spec,
-        pictures=[PictureEntry(name=sample.image, sha256=sha256_file(sample.path)) for sample in samples],
-        rule=rule,
-    )
+    if kept is None:
+        found = histograms_of(graph, named, threads=threads, progress=progress)
+    else:
+        held = Kept(kept, same=f"{graph.digest} {spec_digest(spec)} {pictures_digest(entries)}")
+        found = _continued(graph, samples, spec, held, threads, progress)
+    return table_of(found, graph=graph, spec=spec, pictures=entries, rule=rule)
+
+
+def constant_tensors(table: RangeTable, graph: Graph) -> list[str]:
+    """Tensors that were one and the same value on every picture: that part of the network is dead.
+
+    Raises:
+        RangeError: The graph's input is among them, so that nothing was calibrated.
+    """
+    dead = [name for name, row in table.tensors.items() if row.lo == row.hi]
+    for name in graph.inputs:
+        if name in dead:
+            raise RangeError(
+                f"every picture is one grey, {name} = {table.tensors[name].lo:g} throughout; that has no range: "
+                "give pictures of parts"
+            )
+    return dead
+
+
+def entries_of(samples: Iterable[Sample]) -> tuple[PictureEntry, ...]:
+    """Names and digests, as a table keeps them."""
+    return tuple(PictureEntry(name=sample.image, sha256=sha256_file(sample.path)) for sample in samples)
 
 
 def histograms_of(
@@ -74,23 +99,59 @@ def histograms_of(
         threads: Of the runtime.
         progress: Called after each batch.
     """
+    session, observers = _watching(graph, threads)
+    for name, frame in frames:
+        _see(graph, session, observers, name, frame)
+        progress()
+    return {name: observer.histogram() for name, observer in observers.items()}
+
+
+def _continued(
+    graph: Graph,
+    samples: Sequence[Sample],
+    spec: PreprocessSpec,
+    held: Kept,
+    threads: int,
+    progress: Callable[[], None],
+) -> dict[str, Histogram]:
+    """As ``histograms_of``, from where an earlier run was ended."""
+    session, empty = _watching(graph, threads)
+    done, observers = held.read(list(empty))
+    for _ in range(done):
+        progress()
+    for number, (sample, frame) in enumerate(frames_of(samples[done:], spec), done + 1):
+        _see(graph, session, observers, sample.image, frame)
+        progress()
+        held.keep(number, observers, now=number == len(samples))
+    return {name: observer.histogram() for name, observer in observers.items()}
+
+
+def _watching(graph: Graph, threads: int) -> tuple[Session, dict[str, Observer]]:
     tensors = observed_tensors(graph)
     if not tensors:
         raise FormatError(
             "the graph has no Conv, Gemm or MatMul with fixed weights; there is nothing to quantise"
         )
-    session = open_session(_watched(graph, tensors), threads=threads, frugal=True)
-    observers = {name: Observer(name) for name in tensors}
+    # as it is written: the last level of optimising keeps every watched tensor twice, in two layouts
+    session = open_session(_watched(graph, tensors), threads=threads, reference=True, frugal=True)
+    return session, {name: Observer(name) for name in tensors}
+
+
+def _see(
+    graph: Graph, session: Session, observers: Mapping[str, Observer], name: str, frames: Floats
+) -> None:
+    """Count what each frame makes; one at a time, since the runtime may sum a batch in another order."""
     inputs = set(graph.inputs)
-    for name, frame in frames:
+    for number in range(len(frames)):
+        frame = frames[number : number + 1]
+        # the tensors of a frame are gone before the next one is run: they are most of the memory
         made = session.run(frame)
         for tensor, observer in observers.items():
             try:
                 observer.see(frame if tensor in inputs else made[tensor])
             except RangeError as error:
                 raise RangeError(f"picture {name}: {error}; is the checkpoint sound?") from error
-        progress()
-    return {name: observer.histogram() for name, observer in observers.items()}
+        del made
 
 
 def frames_of(samples: Iterable[Sample], spec: PreprocessSpec) -> Iterator[tuple[Sample, Floats]]:

@@ -9,11 +9,11 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from edge_sdk.errors import EdgeError
 
-__all__ = ["bar", "hand_out", "refusals", "say"]
+__all__ = ["bar", "bars", "hand_out", "refusals", "say"]
 
 
 def say(text: str) -> None:
@@ -41,14 +41,32 @@ def refusals() -> Iterator[None]:
 
 
 @contextmanager
+def bars() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar on stderr for each thing that is done; say what, how much is done, and of how much."""
+    with _bars() as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def step(what: str, done: int, of: int) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(what, total=of)
+            progress.update(tasks[what], completed=done, total=of)
+
+        yield step
+
+
+@contextmanager
 def bar(title: str, total: int) -> Iterator[Callable[[], None]]:
     """A progress bar on stderr; call what it gives once a step."""
+    with _bars() as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda: progress.advance(task)
+
+
+def _bars() -> Progress:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(compact=True),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(title, total=total)
-        yield lambda: progress.advance(task)
+    return Progress(*columns, console=Console(stderr=True))

@@ -58,6 +58,15 @@ class Observer:
         self._first = 0
         self._counts = np.zeros(0, np.int64)
 
+    @classmethod
+    def of(cls, histogram: Histogram, name: str = "tensor") -> Observer:
+        """An observer that has seen what a histogram holds."""
+        made = cls(name)
+        made._lo, made._hi = histogram.lo, histogram.hi
+        made._exponent = math.frexp(histogram.width)[1] - 1
+        made._first, made._counts = histogram.first, histogram.counts.astype(np.int64)
+        return made
+
     def see(self, values: Array) -> None:
         """Count the values of an array of any shape.
 

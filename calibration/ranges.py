@@ -21,9 +21,11 @@ from edge_sdk.errors import FormatError
 from edge_sdk.vision.preprocess import PreprocessSpec
 
 __all__ = [
+    "FloatLayer",
     "PictureEntry",
     "RangeTable",
     "TensorRange",
+    "pictures_digest",
     "read_ranges",
     "spec_digest",
     "table_of",
@@ -69,6 +71,15 @@ class TensorRange(Tolerant):
         return Histogram(self.lo, self.hi, self.bin_width, self.first_bin, counts)
 
 
+class FloatLayer(Tolerant):
+    """A layer that the TensorRT rendering leaves in float."""
+
+    node: str
+    gain_db: float
+    """What the outputs' SQNR gained when it was added to those before it."""
+    why: str
+
+
 class RangeTable(Tolerant):
     """``ranges.json``."""
 
@@ -83,6 +94,19 @@ class RangeTable(Tolerant):
     """The report is made on others."""
     n: int = Field(ge=1)
     tensors: dict[str, TensorRange]
+    choosing: tuple[PictureEntry, ...] = ()
+    """The pictures by which the rule and the layers in float were chosen; none of them calibrated."""
+    sqnr_db: dict[Rule, float | None] = Field(default_factory=dict)
+    """By rule: of the TensorRT rendering's outputs on the choosing pictures; none where no bit differs."""
+    float_layers: tuple[FloatLayer, ...] = ()
+    gains_db: dict[str, float] = Field(default_factory=dict)
+    """By node: what its layer alone in float gains."""
+
+    @property
+    def rule(self) -> Rule | None:
+        """The rule of every tensor, where it is one."""
+        rules = {row.chosen for row in self.tensors.values()}
+        return next(iter(rules)) if len(rules) == 1 else None
 
     def of(self, tensor: str) -> TensorRange:
         """The row of a tensor.
@@ -116,6 +140,11 @@ def spec_digest(spec: PreprocessSpec) -> str:
     return sha256_hex(canonical_json(spec.document()))
 
 
+def pictures_digest(pictures: Iterable[PictureEntry]) -> str:
+    """sha256 over names and contents, in order."""
+    return sha256_hex(canonical_json([[picture.name, picture.sha256] for picture in pictures]))
+
+
 def table_of(
     histograms: Mapping[str, Histogram],
     *,
@@ -137,7 +166,7 @@ def table_of(
     return RangeTable(
         graph_sha256=graph.digest,
         preprocess_sha256=spec_digest(spec),
-        pictures_sha256=sha256_hex(canonical_json([[picture.name, picture.sha256] for picture in listed])),
+        pictures_sha256=pictures_digest(listed),
         pictures=listed,
         n=len(listed),
         tensors={name: _row(histogram, rule) for name, histogram in histograms.items()},

@@ -77,9 +77,9 @@ def test_int8_stops_as_many_good_parts_at_the_threshold_of_fp32(made: Path) -> N
         session = open_session(graphs / name, reference=name == "model.trt.onnx")
         distances = np.array([session.run(frame)["novelty"].max() for frame in frames])
         sure = confidence_of_distances(distances, exported.normals)
-        shares[name] = float((sure >= exported.thresholds[0].pass_below).mean())
-    assert abs(shares["model.cpu.onnx"] - shares["model.onnx"]) <= 0.02
-    assert abs(shares["model.trt.onnx"] - shares["model.onnx"]) <= 0.02
+        shares[name] = int((sure >= exported.thresholds[0].pass_below).sum())
+    assert abs(shares["model.cpu.onnx"] - shares["model.onnx"]) <= 4
+    assert abs(shares["model.trt.onnx"] - shares["model.onnx"]) <= 4
 
 
 def test_a_station_passes_good_parts_and_asks_where_a_part_is_strange(made: Path, tmp_path: Path) -> None:
