@@ -82,7 +82,9 @@ def train(
         float | None, typer.Option(min=0.05, max=2.0, help="Of the slim trunk; 0.25 if not given.")
     ] = None,
     start: TrunkFile = None,
-    iterations: Annotated[int | None, typer.Option(min=1, help="Steps; 250 if not given.")] = None,
+    iterations: Annotated[
+        int | None, typer.Option(min=1, help="Steps; 250 if not given, of a scorer as many as it needs.")
+    ] = None,
     method: Annotated[
         Scorer | None, typer.Option(help="Without a defect: fit an anomaly scorer on the good parts alone.")
     ] = None,
@@ -127,15 +129,9 @@ def train(
             others={"recipe": recipe, "original": original, "new": new, "gap": gap, **settings, "side_px": None,
                     "device": device, "quick": quick or None},
         )  # fmt: skip
+        told = {} if method is None else scorer_settings(method, covariance, alpha, side, seed, iterations)
     if method is not None:
-        train_scorer(
-            list(data or ()),
-            out,
-            scorer_settings(method, covariance, alpha, side, seed),
-            lent=lent,
-            threads=threads or 1,
-            json_=json_,
-        )
+        train_scorer(list(data or ()), out, told, lent=lent, threads=threads or 1, json_=json_)
         return
     with refusals():
         config = config_given(recipe, data, original, new, gap, seed, device, threads, quick, **settings)

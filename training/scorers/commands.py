@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from calibration.console import hand_out, refusals, say
+from training.commands import resume_beside
 
 if TYPE_CHECKING:
     from training.scorers.fitting import ScorerRecipe
@@ -28,10 +29,11 @@ __all__ = [
 
 
 class Scorer(str, Enum):
-    """How normal features are remembered."""
+    """How it is known what normal is."""
 
     gaussian = "gaussian"
     patchcore = "patchcore"
+    stfpm = "stfpm"
 
 
 class CovarianceOf(str, Enum):
@@ -55,6 +57,8 @@ ScorerTrunk = Annotated[
 ]
 
 
+TRAINED = (Scorer.stfpm,)
+"""Which are trained step by step; the others are fitted in one pass."""
 FLAGS = {"jitter": "--no-jitter", "masks": "--masks-required"}
 """Flags that are not called as the settings they change."""
 
@@ -72,6 +76,8 @@ def check_flags(method: Scorer | None, *, scorers: Mapping[str, object], others:
     """
     from edge_sdk.errors import ConfigError
 
+    if method in TRAINED:
+        others = {name: value for name, value in others.items() if name != "iterations"}
     idle = [
         FLAGS.get(name, f"--{name.replace('_', '-')}")
         for name, value in (scorers if method is None else others).items()
@@ -89,14 +95,26 @@ def scorer_settings(
     alpha: float | None,
     side_px: int | None,
     seed: int | None,
+    iterations: int | None,
 ) -> dict[str, Any]:
-    """What was given, by the names of ``ScorerRecipe``."""
+    """What was given, by the names of ``ScorerRecipe``.
+
+    Raises:
+        ConfigError: Something given is of another method.
+    """
+    from edge_sdk.errors import ConfigError
+
+    if covariance is not None and method is not Scorer.gaussian:
+        raise ConfigError(f"--covariance: nothing to {method.value}; leave it out, or take --method gaussian")
+    if iterations is not None and method not in TRAINED:
+        raise ConfigError(f"--iterations: nothing to {method.value}, which is fitted in one pass; leave it out")
     told = {
         "method": method.value,
         "covariance": None if covariance is None else covariance.value,
         "alpha": alpha,
         "side_px": side_px,
         "seed": seed,
+        "iterations": iterations,
     }
     return {name: value for name, value in told.items() if value is not None}
 
@@ -121,7 +139,9 @@ def train_scorer(
         for note in normals.notes:
             say(note)
         with shown() as (progress, _):
-            checkpoint, said, held = fit_scorer(normals, recipe, lent=lent, progress=progress)
+            checkpoint, said, held = fit_scorer(
+                normals, recipe, lent=lent, resume=resume_beside(out), progress=progress
+            )
         save_checkpoint(checkpoint, out)
         band = checkpoint.line("original").thresholds
         facts = {
@@ -141,12 +161,15 @@ def commission(
     bundle: Annotated[
         Path, typer.Option("--bundle", metavar="OUT", help="NAME-VERSION.bundle to write, or a folder for everything.")
     ],
-    method: Annotated[Scorer, typer.Option(help="How normal features are remembered.")] = Scorer.gaussian,
+    method: Annotated[Scorer, typer.Option(help="How it is known what normal is.")] = Scorer.gaussian,
     covariance: ScorerCovariance = None,
     alpha: ScorerAlpha = None,
     lent: ScorerTrunk = None,
     side_px: Annotated[
         int | None, typer.Option(min=64, max=2048, help="Side of the network's input; 256 if not given.")
+    ] = None,
+    iterations: Annotated[
+        int | None, typer.Option(min=1, help="Steps of a method that is trained; its own number if not given.")
     ] = None,
     key: Annotated[
         Path | None, typer.Option(help="release.pem of `export keys`; without it the bundle is unsigned.")
@@ -175,7 +198,7 @@ def commission(
 
         place = place_of(bundle, normals)
         side = None if side_px is None else 16 * round(side_px / 16)
-        recipe = _recipe(scorer_settings(method, covariance, alpha, side, seed), threads)
+        recipe = _recipe(scorer_settings(method, covariance, alpha, side, seed, iterations), threads)
         found = normals_in(normals, seed=recipe.seed)
         for note in found.notes:
             say(note)

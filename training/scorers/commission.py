@@ -29,6 +29,7 @@ from edge_sdk.judge import Judge
 from edge_sdk.quality.datasets import Sample, read_image
 from edge_sdk.runners import open_runner
 from training.checkpoint import Checkpoint, check_place, save_checkpoint
+from training.commands import resume_beside
 from training.scorers.fitting import Distances, ScorerRecipe, fit_scorer
 from training.scorers.normals import Normals
 from training.train import Progress, quiet
@@ -114,7 +115,9 @@ def commission(
         CommissionError: Export, calibration or packing refused; its sentence is passed on.
     """
     began = time.monotonic()
-    checkpoint, said, held = fit_scorer(normals, recipe, lent=lent, strict=True, progress=progress)
+    checkpoint, said, held = fit_scorer(
+        normals, recipe, lent=lent, strict=True, resume=resume_beside(place.folder), progress=progress
+    )
     kept, work = place.folder / "checkpoint", place.folder / "graphs"
     place.folder.mkdir(parents=True, exist_ok=True)
     save_checkpoint(checkpoint, kept)

@@ -30,6 +30,7 @@ from training.scorers.gaussian import Covariance, GaussianFit, GaussianHead
 from training.scorers.network import FACTORY, ScorerNetwork, scorer_network
 from training.scorers.normals import Normals, split_normals, usual_size
 from training.scorers.patchcore import PatchCoreFit, PatchCoreHead
+from training.scorers.stfpm import StudentHead, fit_student
 from training.scorers.suspects import named, suspicious
 from training.statistics import load_statistics
 from training.train import Progress, quiet
@@ -40,18 +41,22 @@ SIZE = 8
 """Pictures a batch: memory does not grow with their number."""
 FIRST = 32
 """Pictures that the channels' scales are measured on."""
+POOL_BYTES = 96 * 2**20
+"""Of pictures that a training draws from; of more a part is taken by lot."""
 
 
 class ScorerRecipe(Document):
     """Everything besides the pictures that a scorer depends on."""
 
-    method: Literal["gaussian", "patchcore"] = "gaussian"
+    method: Literal["gaussian", "patchcore", "stfpm"] = "gaussian"
     covariance: Covariance = "shared"
     """Of ``gaussian``: one for all places, or one a place, full or diagonal."""
     rank: int = Field(100, ge=1, le=512)
     """Dimensions that features are projected to."""
     bank: int = Field(1000, ge=1, le=16384)
     """Of ``patchcore``: normal features kept."""
+    iterations: int | None = Field(None, ge=1)
+    """Steps of what is trained, ``stfpm``; the method's own number if not given."""
     side_px: int = Field(256, ge=64, le=2048, multiple_of=16)
     """The network's input has about ``side_px`` squared pixels, in the pictures' own ratio."""
     sampling: Sampling | None = None
@@ -86,6 +91,7 @@ def fit_scorer(
     *,
     lent: Path | None = None,
     strict: bool = False,
+    resume: Path | None = None,
     progress: Progress = quiet,
 ) -> tuple[Checkpoint, Distances, tuple[Sample, ...]]:
     """Fit a scorer on half of the good parts and set its threshold on the other half.
@@ -95,7 +101,8 @@ def fit_scorer(
         recipe: Method and settings.
         lent: A checkpoint whose trunk is taken as it was trained; without it MobileNetV2 with ImageNet weights.
         strict: Too few normals for the rate asked for, and pictures of several sizes, are errors.
-        progress: Told of every picture.
+        resume: File that keeps the state of a training under way; nothing to what is fitted in one pass.
+        progress: Told of every picture, and of every step of a training.
 
     Returns:
         A checkpoint with the line ``original``, and what it says of the pictures that set the threshold.
@@ -110,7 +117,7 @@ def fit_scorer(
     spec, arguments, trunk, source = _started(recipe, size, alike, lent)
     network = scorer_network(**arguments)
     _lend(network, trunk)
-    fits, doubts = _fitted_without_suspects(network, fits, spec, recipe, progress)
+    fits, doubts = _fitted_without_suspects(network, fits, spec, recipe, resume, progress)
     said = distances_of(network, holds, spec, what="set the threshold", progress=progress)
     strange = suspicious(said.highest)
     if strange.any():
@@ -201,18 +208,70 @@ def highest_of_units(highest: Array, units: Sequence[str]) -> list[float]:
 
 
 def _fitted_without_suspects(
-    network: ScorerNetwork, samples: tuple[Sample, ...], spec: PreprocessSpec, recipe: ScorerRecipe, progress: Progress
+    network: ScorerNetwork,
+    samples: tuple[Sample, ...],
+    spec: PreprocessSpec,
+    recipe: ScorerRecipe,
+    resume: Path | None,
+    progress: Progress,
 ) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
-    """Fit, and fit again without those that lie far beyond the others; they set no threshold, so none is moved."""
-    _fit(network, samples, spec, recipe, progress)
-    seen = distances_of(network, samples, spec, what="look for defects", progress=progress)
+    """Fit without those that lie far beyond the others; they set no threshold, so none is moved.
+
+    What is trained learns a defect by heart and is not surprised by it, so a Gaussian looks there first.
+    """
+    looking = _gaussian_beside(network, spec, recipe) if trained(network) else network
+    _fit(looking, samples, spec, recipe, progress)
+    seen = distances_of(looking, samples, spec, what="look for defects", progress=progress)
     strange = suspicious(seen.highest)
+    kept = tuple(one for one, out in zip(samples, strange, strict=True) if not out)
+    if trained(network):
+        _train(network, kept, spec, recipe, resume, progress)
+    elif strange.any():
+        _fit(network, kept, spec, recipe, progress)
     if not strange.any():
         return samples, ()
-    kept = tuple(one for one, out in zip(samples, strange, strict=True) if not out)
-    _fit(network, kept, spec, recipe, progress)
     told = f"{named(samples, strange)} lie far beyond the other good parts and are not fitted; are they defective?"
     return kept, (told,)
+
+
+def trained(network: ScorerNetwork) -> bool:
+    """Whether it is trained step by step, not fitted in one pass."""
+    return isinstance(network.head, StudentHead)
+
+
+def _gaussian_beside(network: ScorerNetwork, spec: PreprocessSpec, recipe: ScorerRecipe) -> ScorerNetwork:
+    """A Gaussian on the same trunk."""
+    below, stride = network.stages, recipe.stride
+    grid = (spec.height // stride, spec.width // stride)
+    rank = min(recipe.rank, sum(below.channels))
+    return ScorerNetwork(below, GaussianHead(below.channels, below.strides, stride=stride, grid=grid, rank=rank))
+
+
+def _train(
+    network: ScorerNetwork,
+    samples: Sequence[Sample],
+    spec: PreprocessSpec,
+    recipe: ScorerRecipe,
+    resume: Path | None,
+    progress: Progress,
+) -> None:
+    head, student = network.head, network.student
+    assert isinstance(head, StudentHead) and student is not None
+    most = max(SIZE, POOL_BYTES // (3 * spec.height * spec.width))
+    chosen = np.random.default_rng([recipe.seed, 19]).permutation(len(samples))[:most]
+    pool = [samples[n] for n in sorted(chosen)]
+    fit_student(
+        network.stages,
+        student,
+        head,
+        np.concatenate(list(_batches(pool, spec))),
+        spec,
+        iterations=recipe.iterations,
+        seed=recipe.seed,
+        resume=resume,
+        told=f"{recipe.model_dump_json()} {_digest(pool)}",
+        progress=progress,
+    )
 
 
 def _fit(
@@ -220,6 +279,7 @@ def _fit(
 ) -> None:
     stages, stride = network.stages, recipe.stride
     done = 0
+    what = "look at good parts" if recipe.method == "stfpm" else f"fit {recipe.method}"
     with torch.no_grad():
 
         def maps_of(images: Image) -> Tensor:
@@ -234,7 +294,7 @@ def _fit(
         for images in _batches(samples, spec):
             fit.see(maps_of(images))
             done += len(images)
-            progress(f"fit {recipe.method}", done, len(samples), {})
+            progress(what, done, len(samples), {})
         fit.finish()
 
 
@@ -268,7 +328,11 @@ def _started(
     across = max(32, 32 * round(recipe.side_px * ratio**0.5 / 32))
     down = max(32, 32 * round(recipe.side_px / ratio**0.5 / 32))
     common: dict[str, Any] = {"method": recipe.method, "height": down, "width_px": across, "stride": recipe.stride}
-    options = {"covariance": recipe.covariance} if recipe.method == "gaussian" else {"bank": recipe.bank}
+    options: dict[str, Any] = {
+        "gaussian": {"covariance": recipe.covariance},
+        "patchcore": {"bank": recipe.bank},
+        "stfpm": {},
+    }[recipe.method]
     safe: Any = {"sampling": recipe.sampling, "defect_px": recipe.defect_px}
     # of one size nothing is padded, and a few percent of stretch are the same in every picture
     resize: Literal["stretch", "letterbox"] = "stretch" if alike else "letterbox"
@@ -301,7 +365,7 @@ def _started(
 
 
 def _tiny(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {"covariance": "shared"} if "covariance" in options else {"bank": 1}
+    return {name: "shared" if name == "covariance" else 1 for name in options}
 
 
 def _lend(network: ScorerNetwork, weights: Mapping[str, Tensor]) -> None:

@@ -12,11 +12,12 @@ from training.networks.cellnet import trunk_of
 from training.scorers.embedding import TAPS, Stages
 from training.scorers.gaussian import GaussianHead
 from training.scorers.patchcore import PatchCoreHead
+from training.scorers.stfpm import StudentHead
 
 __all__ = ["FACTORY", "METHODS", "NoveltyOutputs", "ScorerNetwork", "scorer_network"]
 
 FACTORY = "training.scorers.network:scorer_network"
-METHODS = ("gaussian", "patchcore")
+METHODS = ("gaussian", "patchcore", "stfpm")
 
 
 class NoveltyOutputs(NamedTuple):
@@ -29,27 +30,30 @@ class NoveltyOutputs(NamedTuple):
 
 
 class ScorerNetwork(nn.Module):
-    """``(N, 3, H, W)`` float32 to ``NoveltyOutputs``; nothing in it is trained.
+    """``(N, 3, H, W)`` float32 to ``NoveltyOutputs``; its trunk is not trained.
 
     Args:
         stages: The trunk's.
-        head: From their maps to distances.
+        head: From their maps, and the student's if there is one, to distances.
+        student: A second trunk, which the head compares with the first.
     """
 
     keep_float = ("head",)
     """The trunk alone is rounded to INT8: a whitening enlarges what rounding does to the directions in which normals
     hardly vary, and the nearest neighbour is a small difference of large numbers."""
 
-    def __init__(self, stages: Stages, head: nn.Module) -> None:
+    def __init__(self, stages: Stages, head: nn.Module, student: Stages | None = None) -> None:
         super().__init__()
         self.stages = stages
         self.head = head
+        self.student = student
         self.requires_grad_(False)
         self.eval()
 
     def forward(self, frame: Tensor) -> NoveltyOutputs:
         maps = self.stages(frame)
-        return NoveltyOutputs(self.head(maps), maps[-1].mean((2, 3)))
+        novelty = self.head(maps) if self.student is None else self.head(maps, self.student(frame))
+        return NoveltyOutputs(novelty, maps[-1].mean((2, 3)))
 
     def train(self, mode: bool = True) -> ScorerNetwork:
         """A scorer keeps its trunk's statistics, whatever is asked."""
@@ -59,7 +63,7 @@ class ScorerNetwork(nn.Module):
 
 def scorer_network(
     *,
-    method: Literal["gaussian", "patchcore"],
+    method: Literal["gaussian", "patchcore", "stfpm"],
     height: int,
     width_px: int,
     trunk: Literal["resnet18", "mobilenetv2"] = "mobilenetv2",
@@ -73,7 +77,7 @@ def scorer_network(
     """The factory that a scorer's checkpoint names.
 
     Args:
-        method: ``gaussian`` or ``patchcore``.
+        method: ``gaussian``, ``patchcore`` or ``stfpm``.
         height: Of the network's input, pixels, a multiple of the coarsest stage's stride.
         width_px: Of the network's input.
         trunk: ``resnet18`` or ``mobilenetv2``.
@@ -81,18 +85,21 @@ def scorer_network(
         stages: How many stages the trunk has, where a checkpoint lends it; those up to stride 16 without it.
         taps: Which stages are looked at, from 0.
         stride: Pixels a cell.
-        rank: Dimensions of the projected feature.
+        rank: Dimensions of the projected feature; nothing to ``stfpm``.
         options: Of the method: ``covariance``, or ``bank``.
 
     Raises:
         ConfigError: There is no such trunk, method or stage, or the input does not suit the stages.
     """
     if method not in METHODS:
-        raise ConfigError(f"there is no scorer named {method!r}; give {' or '.join(METHODS)}")
+        raise ConfigError(f"there is no scorer named {method!r}; give {', '.join(METHODS)}")
     below = Stages(trunk_of(trunk, width=width, stages=stages), tuple(taps or TAPS[trunk]))
     coarsest = max((*below.strides, stride))
     if height % coarsest or width_px % coarsest:
         raise ConfigError(f"the network's input is {width_px} x {height}; give multiples of {coarsest} px")
+    if method == "stfpm":
+        head = StudentHead(below.channels, below.strides, stride=stride)
+        return ScorerNetwork(below, head, Stages(trunk_of(trunk, width=width, stages=stages), below.taps))
     total = sum(below.channels)
     if not 1 <= rank <= total:
         raise ConfigError(f"rank is {rank}, but the stages looked at have {total} channels; give 1 to {total}")
