@@ -328,11 +328,12 @@ def _started(
     across = max(32, 32 * round(recipe.side_px * ratio**0.5 / 32))
     down = max(32, 32 * round(recipe.side_px / ratio**0.5 / 32))
     common: dict[str, Any] = {"method": recipe.method, "height": down, "width_px": across, "stride": recipe.stride}
-    options: dict[str, Any] = {
+    by_method: dict[str, dict[str, Any]] = {
         "gaussian": {"covariance": recipe.covariance},
         "patchcore": {"bank": recipe.bank},
         "stfpm": {},
-    }[recipe.method]
+    }
+    options = by_method[recipe.method]
     safe: Any = {"sampling": recipe.sampling, "defect_px": recipe.defect_px}
     # of one size nothing is padded, and a few percent of stretch are the same in every picture
     resize: Literal["stretch", "letterbox"] = "stretch" if alike else "letterbox"
