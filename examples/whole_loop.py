@@ -36,6 +36,7 @@ from edge_sdk.documents import canonical_json, write_atomic
 from edge_sdk.errors import ConfigError, EdgeError
 from examples.loop.demo import STRATEGY, Demo, Settings
 from examples.loop.gather import extras_of, report_of
+from examples.loop.normals import commissioned
 from examples.loop.page import render
 from examples.loop.processes import ChildFailedError, Processes
 from examples.loop.schema import DemoReport
@@ -101,7 +102,7 @@ def loop(settings: Settings) -> DemoReport:
     settings.out.mkdir(parents=True, exist_ok=True)
     with Processes(settings.out / "logs") as run:
         demo = Demo(settings, run)
-        stages = Stages(settings.out / "stages", told, count=13, resume=settings.resume)
+        stages = Stages(settings.out / "stages", told, count=14, resume=settings.resume)
         found = _all_stages(demo, stages)
         report = stages("report", lambda: _written(demo, found, stages, began), lambda told: told["title"])
     return DemoReport.model_validate(report["report"])
@@ -119,6 +120,7 @@ def _all_stages(demo: Demo, stages: Stages) -> dict[str, Any]:
     stage(
         "drop", demo.drop, lambda d: f"AP {_way(d['source'])} on the new line (no jitter: {_way(d['plain'])})"
     )
+    stage("good parts", lambda: commissioned(demo), _found_strange)
     stage(
         "adapt", demo.adapt, lambda d: f"{d['decision']['method']}: AP {_new(d['figures'])} on the new line"
     )
@@ -149,6 +151,15 @@ def _all_stages(demo: Demo, stages: Stages) -> dict[str, Any]:
 
 def _way(figures: dict[str, Any]) -> str:
     return f"{shown(figures['original']['ap'])} → {shown(figures['new']['ap'])}"
+
+
+def _found_strange(told: dict[str, Any]) -> str:
+    if "bundle" not in told:
+        return str(told["left_out"])
+    return (
+        f"commissioned from {told['parts']}: {told['found']} of {told['defective']} defective and {told['stopped']} of "
+        f"{told['good']} good test pictures stopped"
+    )
 
 
 def _new(figures: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from edge_sdk.arrays import Array, Image
 from edge_sdk.vision.preprocess import PreprocessSpec, fitted, geometry
 
-__all__ = ["outlined", "reported"]
+__all__ = ["outlined", "reported", "warmed"]
 
 SIDE = 360
 """Longest side in the report, pixels."""
@@ -49,6 +49,28 @@ def reported(image: Image, mask: Array | None, cells: Array, spec: PreprocessSpe
         edges = _contours(truth)
         cv2.drawContours(drawn, edges, -1, (24, 22, 20), 4, cv2.LINE_AA)
         cv2.drawContours(drawn, edges, -1, (255, 255, 255), 2, cv2.LINE_AA)
+    return _jpeg(
+        drawn[place.top : place.top + place.inner_height, place.left : place.left + place.inner_width]
+    )
+
+
+def warmed(image: Image, confidence: Array, spec: PreprocessSpec) -> bytes:
+    """A picture with its map over it: the surer, the redder; where the map is 0 the picture as it is.
+
+    Args:
+        image: ``(H, W, 3)`` uint8, blue green red.
+        confidence: ``(h, w)`` in [0, 1] on the network's input.
+        spec: Of the network.
+
+    Returns:
+        A JPEG without the padding.
+    """
+    large = _large(spec)
+    place = geometry(large, image.shape[0], image.shape[1])
+    canvas = np.asarray(fitted(image, large), np.float32)
+    share = cv2.resize(np.asarray(confidence, np.float32), (large.width, large.height), interpolation=cv2.INTER_LINEAR)
+    shade = 0.75 * np.clip(share, 0, 1)[:, :, None]
+    drawn = np.rint(canvas * (1 - shade) + np.array(CELLS, np.float32) * shade).astype(np.uint8)
     return _jpeg(
         drawn[place.top : place.top + place.inner_height, place.left : place.left + place.inner_width]
     )

@@ -13,6 +13,7 @@ from typing import Any
 from edge_sdk.quality.datasets import Sample, read_picture
 from examples.loop.demo import STRATEGY, Demo
 from examples.loop.evaluated import Evaluated, compared, gain, plane
+from examples.loop.normals import strange_parts
 from examples.loop.page import Compared, PageExtras, Plane, QuestionShot
 from examples.loop.schema import DemoReport, Stage
 from examples.loop.words import NAMES
@@ -57,6 +58,7 @@ def report_of(demo: Demo, found: dict[str, Any], stages: Sequence[Stage], took_s
             "retrained_unmasked": {**retrain["unmasked"], "strategy": "unmasked"},
             "full_labels": {**retrain["full-labels"], "strategy": "full-labels"},
             "gains": _gains(demo, decision["method"]),
+            "good_parts": found["good parts"],
             "int8": {**found["int8"], "rendering": _rendering(found)},
             "station": {name: station[name] for name in
                         ("frames_in", "outcomes", "not_inspected_by", "fps", "p50_ms", "p99_ms")},
@@ -114,6 +116,7 @@ def extras_of(demo: Demo, found: dict[str, Any]) -> PageExtras:
     shipped = Path(__file__).parents[1] / "data"
     return PageExtras(
         compared=tuple(_compared(demo, found["adapt"]["decision"]["method"])),
+        strange=strange_parts(demo, found["good parts"]),
         planes=tuple(_planes(demo)),
         latencies_ms=tuple(demo.line.latencies_ms()),
         questions=tuple(questions),

@@ -14,7 +14,7 @@ from examples.loop.charts import Point, histogram, scatter
 from examples.loop.schema import DemoReport, Figures, OnBothLines
 from examples.loop.words import LEFT, MATTERS, headline, named, not_good, shown, signed
 
-__all__ = ["Compared", "PageExtras", "Plane", "QuestionShot", "Shot", "render"]
+__all__ = ["Compared", "PageExtras", "Plane", "QuestionShot", "Shot", "Strange", "render"]
 
 MODELS = (
     ("source_only_plain", "Trained without jitter", "nothing done for the new line", "quiet"),
@@ -47,6 +47,21 @@ class Compared:
 
 
 @dataclass(frozen=True)
+class Strange:
+    """A test picture as a model of good parts alone sees it, each picture a JPEG."""
+
+    name: str
+    defective: bool
+    part: bytes
+    """With the outline of the truth."""
+    heat: bytes
+    """Where it is strange."""
+    cells: bytes
+    """What of it is reported."""
+    verdict: str
+
+
+@dataclass(frozen=True)
 class Plane:
     """The pictures of both lines in a model's feature space."""
 
@@ -69,6 +84,7 @@ class PageExtras:
     """What the page shows beyond ``report.json``."""
 
     compared: tuple[Compared, ...] = ()
+    strange: tuple[Strange, ...] = ()
     planes: tuple[Plane, ...] = ()
     latencies_ms: tuple[float, ...] = ()
     questions: tuple[QuestionShot, ...] = ()

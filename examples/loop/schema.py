@@ -16,6 +16,7 @@ __all__ = [
     "Figures",
     "Flip",
     "Gain",
+    "GoodParts",
     "Int8",
     "Mentored",
     "OnBothLines",
@@ -78,6 +79,23 @@ class OnBothLines(Tolerant):
 
     original: Figures
     new: Figures
+
+
+class GoodParts(Tolerant):
+    """The original line commissioned from its good parts alone, judged on its test pictures."""
+
+    parts: int = Field(0, ge=0)
+    """That it was made of; half of them set the threshold."""
+    alpha: float | None = None
+    """Share of good parts that may be stopped."""
+    good: int = Field(0, ge=0)
+    stopped: int = Field(0, ge=0)
+    """Of the good ones: asked about or rejected."""
+    defective: int = Field(0, ge=0)
+    found: int = Field(0, ge=0)
+    """Of the defective ones: asked about or rejected."""
+    left_out: str = ""
+    """Why there is none."""
 
 
 class Rule(Tolerant):
@@ -197,6 +215,7 @@ class DemoReport(Tolerant):
     full_labels: Mentored
     gains: dict[str, Gain] = Field(default_factory=dict)
     """``adaptation``: adapted against source-only; ``mentoring``: retrained against adapted."""
+    good_parts: GoodParts | None = None
     int8: Int8
     station: StationReport
     outbox: Outbox

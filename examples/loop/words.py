@@ -148,6 +148,7 @@ def _complaints(report: DemoReport) -> Iterator[str]:
         if lead is not None and lead > MATTERS:
             yield f"{named(best.method)} would have been {shown(lead)} better than {named(adapted.method)}, the choice."
     yield from _about_mentoring(report)
+    yield from _about_good_parts(report)
     yield from _about_the_station(report)
 
 
@@ -176,6 +177,23 @@ def _about_mentoring(report: DemoReport) -> Iterator[str]:
         yield f"At the decision boundary {round(100 * (1 - after.new.recall))} % of the defects are still missed."
     if report.answers.total and report.answers.unsure / report.answers.total > 0.3:
         yield f"{report.answers.unsure} of {report.answers.total} answers were unsure and taught nothing."
+
+
+def _about_good_parts(report: DemoReport) -> Iterator[str]:
+    parts = report.good_parts
+    if parts is None:
+        return
+    if parts.left_out:
+        yield f"No model was made of good parts alone: {parts.left_out}."
+        return
+    if parts.found < parts.defective:
+        missed = parts.defective - parts.found
+        yield f"The model of good parts alone passed {missed} of {parts.defective} defective test pictures."
+    if parts.alpha is not None and parts.good and parts.stopped > parts.alpha * parts.good:
+        yield (
+            f"The model of good parts alone stopped {parts.stopped} of {parts.good} good test pictures; on average "
+            f"{parts.alpha:.0%} were promised, of so few either way says little."
+        )
 
 
 def _perhaps_chance(report: DemoReport) -> Iterator[str]:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from examples.loop.charts import Point
-from examples.loop.page import Compared, PageExtras, Plane, QuestionShot, Shot
+from examples.loop.page import Compared, PageExtras, Plane, QuestionShot, Shot, Strange
 from examples.loop.schema import DemoReport
 
 __all__ = ["made_up_extras", "made_up_report"]
@@ -68,6 +68,7 @@ def made_up_report(**changes: Any) -> DemoReport:
             "adaptation": {"value": 0.415, "low": 0.21, "high": 0.62},
             "mentoring": {"value": 0.097, "low": -0.01, "high": 0.18},
         },
+        "good_parts": {"parts": 12, "alpha": 0.143, "good": 7, "stopped": 0, "defective": 3, "found": 3},
         "int8": {
             "rendering": "cpu-int8", "agreement": 0.9981, "sqnr_db": 27.4, "speedup": 1.38, "pictures": 15,
             "flips": [{"picture": "ink_b04.png", "fp32": "uncertain", "int8": "passed",
@@ -114,6 +115,11 @@ def made_up_extras() -> PageExtras:
                  Shot(_jpeg(20, cells=n < 3), "defective" if n < 3 else "passed")),
             )
             for n in range(4)
+        ),
+        strange=(
+            Strange(
+                "ink_b00.jpg", True, _jpeg(0, cells=False), _jpeg(20, cells=False), _jpeg(0, cells=True), "defective"
+            ),
         ),
         planes=(plane("Before", 9, 1.92), plane("After mentoring", 1, 0.61)),
         latencies_ms=tuple((5 + generator.gamma(2, 1.3, 900)).tolist()),

@@ -124,6 +124,23 @@ def test_what_was_not_good_is_told(models, sentence):
     assert any(sentence in complaint for complaint in not_good(at(models)))
 
 
+@pytest.mark.parametrize(
+    ("parts", "sentence"),
+    [
+        ({"left_out": "the original line has 3 good parts"},
+         "No model was made of good parts alone: the original line has 3 good parts."),
+        ({"parts": 12, "alpha": 0.143, "good": 7, "stopped": 2, "defective": 3, "found": 3},
+         "The model of good parts alone stopped 2 of 7 good test pictures; on average 14% were promised, of so few "
+         "either way says little."),
+        ({"parts": 12, "alpha": 0.143, "good": 7, "stopped": 1, "defective": 3, "found": 1},
+         "The model of good parts alone passed 2 of 3 defective test pictures."),
+    ],
+)  # fmt: skip
+def test_what_was_not_good_of_the_model_of_good_parts_is_told(parts, sentence):
+    told = [one for one in not_good(at({}, good_parts=parts)) if "good parts alone" in one]
+    assert told == [sentence]
+
+
 def test_a_gain_whose_interval_holds_nothing_is_called_perhaps_chance():
     told = not_good(REPORT)
     assert "On so few pictures the gain by mentoring, +0.10 [−0.01, +0.18], could be chance." in told
@@ -177,7 +194,7 @@ def test_the_page_needs_nothing_from_outside_and_its_tags_are_closed():
     links.feed(page())
     assert not links.outside
     assert not links.open
-    assert links.pictures == 14
+    assert links.pictures == 17
     assert "@import" not in page() and "url(" not in page() and "<script" not in page()
 
 
@@ -199,14 +216,14 @@ def test_the_page_shows_the_figures_of_the_report():
     assert "From 0.96 down to 0.43 on a new line, and back to 0.94 with 21 answers" in text
     for heading in ("The same parts, three times", "How good, on both lines", "The way of a frame", "How fast",
                     "INT8 against FP32", "What the label-free rules decided", "Both lines in feature space",
-                    "What was not good", "How this was made"):  # fmt: skip
+                    "The same line, from good parts alone", "What was not good", "How this was made"):  # fmt: skip
         assert f"<h2>{heading}</h2>" in text
 
 
 def test_the_page_is_whole_without_pictures_planes_and_latencies():
     text = page(extras=PageExtras())
     assert "How good, on both lines" in text
-    assert "The same parts" not in text
+    assert "The same parts" not in text and "from good parts alone" not in text
 
 
 def test_names_from_a_data_set_cannot_bring_markup_into_the_page():
