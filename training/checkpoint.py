@@ -58,7 +58,8 @@ class LineState:
     reliability: tuple[Mapping[str, Any], ...] = ()
     """A class: how its temperature came about, and how reliable confidences were before and after."""
     trained_on: tuple[str, ...] = ()
-    """Items of the line's control sample that a retraining of these weights learned from: no audit holds them."""
+    """sha256 of what these weights learned from and no figure may count: items of the line's control sample that they
+    were retrained with, or of a scorer the files of good parts that it was fitted on or that set its threshold."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -103,10 +103,11 @@ def compare(
     before = seen_of(model, was, step=lambda done, all_: step("look at what was", done, all_))
     after = seen_of(model, now, step=lambda done, all_: step("look at what is", done, all_))
     home, away = _usable(before), _usable(after)
-    scores = {
-        name: ks_test(home.scores[:, k], away.scores[:, k]) for k, name in enumerate(model.classes)
-    }
     units = home.units, away.units
+    scores = {
+        name: ks_test(home.scores[:, k], away.scores[:, k], units=units) for k, name in enumerate(model.classes)
+    }
+    counts = len(set(home.units)), len(set(away.units))
     features = mmd_test(home.features, away.features, units=units, seed=seed)
     why = causes(
         home.facts.mean(axis=0), home.facts.std(axis=0), away.facts.mean(axis=0), count=len(away), reference=len(home)
@@ -119,7 +120,7 @@ def compare(
             model, away.pictures, adjust=adjust, step=lambda done, all_: step("try the adjustment", done, all_)
         )
         adjusted = mmd_test(home.features, tried.features, units=units, seed=seed)
-        tests = (ks_test(home.scores[:, k], tried.scores[:, k]) for k in range(len(model.classes)))
+        tests = (ks_test(home.scores[:, k], tried.scores[:, k], units=units) for k in range(len(model.classes)))
         shift = max(tests, key=lambda test: test.statistic)
     moved = any(has_moved(test, len(scores)) for test in scores.values())
     differs = (features is not None and features.p < SURE) or bool(why)
@@ -127,10 +128,10 @@ def compare(
     if moved:
         verdict: Verdict = "changed" if differs else "more defects"
     elif differs:
-        verdict = "unsure" if most >= MOVED and too_few(len(home), len(away)) else "harmless"
+        verdict = "unsure" if most >= MOVED and too_few(*counts) else "harmless"
     else:
         verdict = "unchanged"
-    told = Told(verdict, why, prior, most, (len(home), len(away)), adjust, shift)
+    told = Told(verdict, why, prior, most, counts, adjust, shift)
     return Comparison(
         sentence=told.sentence,
         advice=told.advice,

@@ -17,7 +17,7 @@ __all__ = ["SURE", "Told", "Verdict", "has_moved", "too_few"]
 SURE = 0.01
 """p below which a difference is taken for one."""
 ENOUGH = 33
-"""Pictures of each set from which a change of scores by 0.4 is sure."""
+"""Pictures, or parts with several, of each set from which a change of scores by 0.4 is sure."""
 
 Verdict = Literal["unchanged", "harmless", "unsure", "changed", "more defects"]
 """``harmless``: the pictures changed, the scores did not; ``unsure``: too few pictures to say whether they did."""
@@ -48,7 +48,7 @@ class Told:
     shift: float
     """Largest D of the scores."""
     counts: tuple[int, int]
-    """Pictures before and now."""
+    """Pictures before and now; those of one part count as one."""
     adjust: Adjustment | None
     adjusted: Test | None
     """Of the scores with the adjustment, the class that differs most."""

@@ -183,9 +183,11 @@ def figures_in_words(line: str, figures: Mapping[str, Any]) -> str:
         return f"{line}: {figures['n']} pictures, nothing to measure on them"
     low, high = figures["ap_low"], figures["ap_high"]
     interval = "" if low is None else f" [{low:.3f}, {high:.3f}]"
+    left_out = figures.get("left_out")
+    seen = f"; {left_out} pictures that the model was made of are left out" if left_out else ""
     return (
         f"{line}: AP {figures['ap']:.3f}{interval}, precision {figures['precision']:.2f}, "
-        f"recall {figures['recall']:.2f} ({figures['unit']} of {figures['n']} pictures)"
+        f"recall {figures['recall']:.2f} ({figures['unit']} of {figures['n']} pictures{seen})"
     )
 
 

@@ -1,12 +1,15 @@
 """Do two sets of pictures come from one line?  A test on scores, and one on features.
 
-``ks``: ``D = sup_s |F(s) - G(s)|`` of two empirical distribution functions (Smirnov).  ``mmd``: the squared maximum
+``ks``: ``D = sup_s |F(s) - G(s)|`` of two empirical distribution functions (Smirnov), in which the pictures of a unit
+share its weight.  ``mmd``: the squared maximum
 mean discrepancy of ``training.losses.discrepancy`` on features in units of the reference's standard deviations,
 
     ``MMD^2 = w^T K w``,   ``w_i = 1/n`` on the n rows of the one set and ``-1/m`` on the m of the other,
 
 whose p-value is the share of random dealings of the same rows into two sets that come to at least as much.  Whole units
 are dealt: pictures of one part are one observation, and taken for several they would make any difference sure.
+Smirnov's p is therefore that of as many observations as there are units, which is cautious: a unit's share below a
+score varies no more than one picture would.
 
 Reference:
     Gretton et al., A kernel two-sample test, JMLR 2012, eq. 5; Rabanser, Günnemann, Lipton, Failing loudly, NeurIPS
@@ -41,22 +44,42 @@ class Test:
     """Chance of at least this much where nothing differs, in (0, 1]."""
 
 
-def ks_test(here: Array, there: Array) -> Test:
+def ks_test(here: Array, there: Array, *, units: tuple[Sequence[str], Sequence[str]] | None = None) -> Test:
     """Kolmogorov and Smirnov's test of two samples.
 
     Args:
         here: ``(n,)``, n at least 1.
         there: ``(m,)``.
+        units: ``(n,)`` and ``(m,)`` what may not be torn apart; each score for itself without.
 
     Raises:
         RangeError: A sample is empty.
+        ShapeError: Units and scores disagree on their number.
     """
-    from scipy.stats import ks_2samp
+    from scipy.stats import ks_2samp, kstwo
 
     if not len(here) or not len(there):
         raise RangeError(f"{len(here)} and {len(there)} scores are compared; give at least one of each")
-    found = ks_2samp(here, there)
-    return Test(float(found.statistic), max(float(found.pvalue), 1e-300))
+    one, other = units if units is not None else (range(len(here)), range(len(there)))
+    if (len(one), len(other)) != (len(here), len(there)):
+        raise ShapeError(f"{len(one)} and {len(other)} units for {len(here)} and {len(there)} scores; give one a score")
+    n, m = len(set(one)), len(set(other))
+    if (n, m) == (len(here), len(there)):
+        found = ks_2samp(here, there)
+        return Test(float(found.statistic), max(float(found.pvalue), 1e-300))
+    grid = np.sort(np.concatenate([here, there]))
+    furthest = float(np.abs(_shares_below(here, one, grid) - _shares_below(there, other, grid)).max())
+    return Test(furthest, max(float(kstwo.sf(furthest, round(n * m / (n + m)) or 1)), 1e-300))
+
+
+def _shares_below(scores: Array, units: Sequence[object], grid: Array) -> Array:
+    """Of each place of an ascending grid the share at or below it, every unit weighing the same."""
+    names = [str(unit) for unit in units]
+    _, which, counts = np.unique(names, return_inverse=True, return_counts=True)
+    weights = 1 / counts[which] / len(counts)
+    order = np.argsort(scores, kind="stable")
+    sums = np.r_[0.0, np.cumsum(weights[order])]
+    return np.asarray(sums[np.searchsorted(scores[order], grid, side="right")])
 
 
 def mmd_test(

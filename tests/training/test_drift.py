@@ -146,6 +146,38 @@ def test_pictures_of_one_part_count_as_one_observation() -> None:
     assert np.mean(torn) > 0.8 and np.mean(whole) <= 0.25
 
 
+def test_scores_of_one_part_count_as_one_observation() -> None:
+    """Ten pictures of each of 20 parts: as 200 observations most unchanged sets differ, as 20 hardly any does."""
+    units = tuple(str(n // 10) for n in range(200))
+
+    def parts(seed: int) -> np.ndarray:
+        return np.repeat(RNG(seed).normal(size=20), 10) + 0.01 * RNG(seed + 500).normal(size=200)
+
+    torn, whole = [], []
+    for seed in range(40):
+        here, there = parts(seed), parts(100 + seed)
+        torn.append(ks_test(here, there).p < 0.05)
+        whole.append(ks_test(here, there, units=(units, units)).p < 0.05)
+    assert np.mean(torn) > 0.5 and np.mean(whole) <= 0.15
+    assert ks_test(parts(0), parts(1) + 3, units=(units, units)).p < 1e-6
+
+
+def test_the_score_test_weighs_every_part_the_same() -> None:
+    here, there = np.array([1.0, 2.0, 3.0, 9.0]), np.array([2.5, 4.0, 5.0])
+    units = ("a", "a", "a", "b"), ("x", "y", "y")
+
+    def share(scores: np.ndarray, names: tuple[str, ...], s: float) -> float:
+        below = [[v <= s for v, n in zip(scores, names, strict=True) if n == unit] for unit in set(names)]
+        return float(np.mean([np.mean(one) for one in below]))
+
+    slow = max(abs(share(here, units[0], s) - share(there, units[1], s)) for s in (*here, *there))
+    assert ks_test(here, there, units=units).statistic == pytest.approx(slow)
+    apart = ks_test(here, there, units=(tuple("abcd"), tuple("xyz")))
+    assert apart == ks_test(here, there)
+    with pytest.raises(ShapeError, match="1 and 3 units for 4 and 3 scores; give one a score"):
+        ks_test(here, there, units=(("a",), units[1]))
+
+
 def test_too_little_is_said_so() -> None:
     few = RNG(0).normal(size=(7, 2))
     assert mmd_test(few, few) is None

@@ -30,7 +30,8 @@ from edge_sdk.quality.datasets import Sample, read_image
 from edge_sdk.runners import open_runner
 from training.checkpoint import Checkpoint, check_place, save_checkpoint
 from training.commands import resume_beside
-from training.scorers.fitting import Distances, ScorerRecipe, fit_scorer
+from training.scorers.distances import Distances
+from training.scorers.fitting import ScorerRecipe, fit_scorer
 from training.scorers.normals import Normals
 from training.train import Progress, quiet
 

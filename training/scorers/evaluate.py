@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from edge_sdk.arrays import Array, Bools
+from edge_sdk.documents import sha256_file
 from edge_sdk.errors import DatasetError
 from edge_sdk.quality.datasets import Dataset, Sample, load_dataset, picture_size, read_mask
 from edge_sdk.quality.localisation import au_pro
@@ -17,7 +18,7 @@ from edge_sdk.quality.measures import auroc, average_precision, bootstrap_over_g
 from edge_sdk.quality.novelty import confidence_of_distances
 from edge_sdk.vision.preprocess import PreprocessSpec, cells_of_mask
 from training.checkpoint import Checkpoint
-from training.scorers.fitting import distances_of, scorer_of
+from training.scorers.distances import distances_of, scorer_of
 from training.scorers.normals import held_back
 from training.train import Progress, quiet
 
@@ -28,24 +29,25 @@ ROUNDS = 500
 
 
 def evaluate_scorer(checkpoint: Checkpoint, data: Sequence[Path], *, progress: Progress = quiet) -> dict[str, Any]:
-    """Figures of the good parts that were held back and of every defect.
+    """Figures of the good parts that it has not seen and of every defect.
 
     Args:
-        checkpoint: Of a scorer; its seed says what was held back.
+        checkpoint: Of a scorer; the pictures that it was fitted on or that set its threshold are left out, by content.
         data: Folders, read as when it was fitted.
         progress: Told of every picture.
 
     Returns:
         See ``figures_of_maps``; beside them ``false_alarms`` and ``found``, the shares of good and of defective
-        pictures that a station would not pass.
+        pictures that a station would not pass, and ``left_out``, how many pictures of the set the scorer was made of.
 
     Raises:
         DatasetError: There is no truth to compare with.
     """
     dataset = load_dataset(*data)
-    samples = evaluated_samples(dataset, seed=int(checkpoint.recipe.get("seed", 0)))
-    said = distances_of(scorer_of(checkpoint), samples, checkpoint.preprocess, what="test", progress=progress)
     state = checkpoint.line("original")
+    seen = frozenset(state.trained_on)
+    samples = evaluated_samples(dataset, seed=int(checkpoint.recipe.get("seed", 0)), seen=seen)
+    said = distances_of(scorer_of(checkpoint), samples, checkpoint.preprocess, what="test", progress=progress)
     assert state.normals is not None  # a scorer's line has them
     figures = figures_of_maps(said.maps, samples, checkpoint.preprocess)
     defective = np.array([one.healthy is False for one in samples])
@@ -54,6 +56,7 @@ def evaluate_scorer(checkpoint: Checkpoint, data: Sequence[Path], *, progress: P
     precision, recall = precision_recall_at(sure, defective, low)
     return {
         **figures,
+        "left_out": sum(one.healthy is not None for one in dataset.samples) - len(samples),
         "precision": round(precision, 4),
         "recall": round(recall, 4),
         "false_alarms": round(float((sure[~defective] >= low).mean()), 4) if (~defective).any() else None,
@@ -61,18 +64,28 @@ def evaluate_scorer(checkpoint: Checkpoint, data: Sequence[Path], *, progress: P
     }
 
 
-def evaluated_samples(dataset: Dataset, *, seed: int) -> list[Sample]:
+def evaluated_samples(dataset: Dataset, *, seed: int, seen: frozenset[str] = frozenset()) -> list[Sample]:
     """Every defect, and the good parts that no scorer was fitted on.
+
+    Args:
+        dataset: With good parts and defects.
+        seed: Of the scorer, which says what was held back where nothing else is known.
+        seen: sha256 of the files that the scorer has seen, under whatever name; all others are judged.
 
     Raises:
         DatasetError: One of the two kinds is missing.
     """
-    back = held_back(dataset, seed=seed)
-    found = [one for one in dataset.samples if one.healthy is False or one.image in back]
+    known = [one for one in dataset.samples if one.healthy is not None]
+    if seen:
+        found = [one for one in known if sha256_file(one.path) not in seen]
+    else:
+        back = held_back(dataset, seed=seed)
+        found = [one for one in known if one.healthy is False or one.image in back]
     if len({one.healthy for one in found}) < 2:
+        which = f", the {len(known) - len(found)} left out that it was made of" if len(known) > len(found) else ""
         raise DatasetError(
-            f"{dataset.root} holds {len(found)} pictures to judge a scorer on, all of one kind; give a data set with "
-            "good parts and defects"
+            f"{dataset.root} holds {len(found)} pictures to judge a scorer on, all of one kind{which}; give a data set "
+            "with good parts and defects that it has not seen"
         )
     return found
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -14,17 +13,18 @@ from pydantic import Field
 from safetensors.torch import load_file
 from torch import Tensor
 
-from edge_sdk.arrays import Array, Floats, Image
+from edge_sdk.arrays import Array, Image
 from edge_sdk.documents import Document, sha256_file, sha256_hex
 from edge_sdk.errors import ConfigError, FormatError, RangeError
-from edge_sdk.quality.datasets import Sample, read_image
+from edge_sdk.quality.datasets import Sample
 from edge_sdk.quality.novelty import ALPHA, NOVELTY, band_of_normals
-from edge_sdk.vision.preprocess import PreprocessSpec, fitted
+from edge_sdk.vision.preprocess import PreprocessSpec
 from edge_sdk.vision.resampling import Sampling
 from training.checkpoint import Checkpoint, LineState, load_checkpoint
 from training.data.views import normalised
 from training.networks.cellnet import CellNetwork
 from training.recipe import MOBILENET_FILE, pretrained_weights
+from training.scorers.distances import SIZE, Distances, batches, distances_of
 from training.scorers.embedding import joined_maps
 from training.scorers.gaussian import Covariance, GaussianFit, GaussianHead
 from training.scorers.network import FACTORY, ScorerNetwork, scorer_network
@@ -35,10 +35,8 @@ from training.scorers.suspects import named, suspicious
 from training.statistics import load_statistics
 from training.train import Progress, quiet
 
-__all__ = ["Distances", "ScorerRecipe", "distances_of", "fit_scorer", "scorer_of"]
+__all__ = ["ScorerRecipe", "fit_scorer"]
 
-SIZE = 8
-"""Pictures a batch: memory does not grow with their number."""
 FIRST = 32
 """Pictures that the channels' scales are measured on."""
 POOL_BYTES = 96 * 2**20
@@ -68,21 +66,6 @@ class ScorerRecipe(Document):
     alpha: float = Field(ALPHA, gt=0, lt=1)
     """Share of good parts that may be stopped."""
     seed: int = Field(0, ge=0)
-
-
-@dataclass(frozen=True, eq=False)
-class Distances:
-    """What a scorer says of pictures."""
-
-    maps: Floats
-    """``(N, h, w)``."""
-    features: Floats
-    """``(N, F)`` pooled."""
-
-    @property
-    def highest(self) -> Array:
-        """``(N,)``: a picture's score."""
-        return np.asarray(self.maps.max(axis=(1, 2)))
 
 
 def fit_scorer(
@@ -138,6 +121,7 @@ def fit_scorer(
         feature_sd=said.features.std(axis=0),
         pictures=len(holds),
         normals=reference,
+        trained_on=tuple(sorted({sha256_file(one.path) for one in normals.samples})),
     )
     checkpoint = Checkpoint(
         network=cast(CellNetwork, network),
@@ -161,42 +145,6 @@ def fit_scorer(
         factory=FACTORY,
     )
     return checkpoint, said, holds
-
-
-def scorer_of(checkpoint: Checkpoint) -> ScorerNetwork:
-    """The network of a scorer's checkpoint.
-
-    Raises:
-        ConfigError: It is another network.
-    """
-    network: Any = checkpoint.network
-    if not isinstance(network, ScorerNetwork):
-        raise ConfigError(
-            f"the checkpoint is of {checkpoint.factory}, which is no scorer; fit one: python -m training train --method"
-        )
-    return network
-
-
-def distances_of(
-    network: ScorerNetwork,
-    samples: Sequence[Sample],
-    spec: PreprocessSpec,
-    *,
-    what: str = "measure distances",
-    progress: Progress = quiet,
-) -> Distances:
-    """What a scorer says of pictures, read one batch at a time."""
-    maps: list[Floats] = []
-    features: list[Floats] = []
-    done = 0
-    with torch.inference_mode():
-        for images in _batches(samples, spec):
-            found = network(normalised(images, spec))
-            maps.append(found.novelty[:, 0].numpy())
-            features.append(found.feature.numpy())
-            done += len(images)
-            progress(what, done, len(samples), {})
-    return Distances(np.concatenate(maps), np.concatenate(features))
 
 
 def highest_of_units(highest: Array, units: Sequence[str]) -> list[float]:
@@ -264,7 +212,7 @@ def _train(
         network.stages,
         student,
         head,
-        np.concatenate(list(_batches(pool, spec))),
+        np.concatenate(list(batches(pool, spec))),
         spec,
         iterations=recipe.iterations,
         seed=recipe.seed,
@@ -285,13 +233,13 @@ def _fit(
         def maps_of(images: Image) -> Tensor:
             return joined_maps(stages(normalised(images, spec)), stages.strides, stride)
 
-        mean, scale = _scale(maps_of(images) for images in _batches(samples[:FIRST], spec))
+        mean, scale = _scale(maps_of(images) for images in batches(samples[:FIRST], spec))
         fit: GaussianFit | PatchCoreFit
         if isinstance(network.head, GaussianHead):
             fit = GaussianFit(network.head, scale, seed=recipe.seed)
         else:
             fit = PatchCoreFit(cast(PatchCoreHead, network.head), scale, mean, seed=recipe.seed)
-        for images in _batches(samples, spec):
+        for images in batches(samples, spec):
             fit.see(maps_of(images))
             done += len(images)
             progress(what, done, len(samples), {})
@@ -301,22 +249,30 @@ def _fit(
 def _scale(maps: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
     """``(D,)`` mean of each channel, and one over its standard deviation; 0 of a channel that never varies.
 
+    Batches are merged one by one, so that no more than one is held in double precision.
+
     Raises:
         RangeError: No channel varies.
+
+    Reference:
+        Chan, Golub and LeVeque, Algorithms for computing the sample variance, 1983, eq. 2.1.
     """
-    rows = torch.cat([one.permute(0, 2, 3, 1).reshape(-1, one.shape[1]).double() for one in maps])
-    mean, sd = rows.mean(dim=0), rows.std(dim=0, correction=0)
+    count, mean, square = 0, torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    for one in maps:
+        rows = one.double().transpose(0, 1).flatten(1)
+        variance, middle = torch.var_mean(rows, dim=1, correction=0)
+        more = rows.shape[1]
+        off, whole = middle - mean, count + more
+        square = square + more * variance + off**2 * (count * more / whole)
+        mean = mean + off * (more / whole)
+        count = whole
+    sd = (square / max(count, 1)).sqrt()
     alive = sd > 1e-6 * (1 + mean.abs())
     if not bool(alive.any()):
         raise RangeError(
             "the trunk says the same of every place of every picture; are the pictures all blank, or its weights lost?"
         )
     return mean, torch.where(alive, 1 / sd.clamp(min=1e-12), torch.zeros_like(sd))
-
-
-def _batches(samples: Sequence[Sample], spec: PreprocessSpec) -> Iterator[Image]:
-    for start in range(0, len(samples), SIZE):
-        yield np.stack([fitted(read_image(one), spec) for one in samples[start : start + SIZE]])
 
 
 def _started(

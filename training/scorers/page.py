@@ -15,7 +15,7 @@ from edge_sdk.quality.novelty import confidence_of_distances
 from edge_sdk.vision.preprocess import fitted
 from training.checkpoint import Checkpoint
 from training.page import Page, Table, write_page
-from training.scorers.fitting import Distances
+from training.scorers.distances import Distances
 from training.shots import Shot, jpeg_of
 
 __all__ = ["heated", "write_scorer_page"]

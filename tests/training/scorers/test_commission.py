@@ -23,7 +23,7 @@ from tests.training.scorers.normal_parts import plate, write_normals, write_trun
 from training.checkpoint import load_checkpoint
 from training.cli import app
 from training.scorers.commission import place_of
-from training.scorers.fitting import scorer_of
+from training.scorers.distances import scorer_of
 
 pytestmark = pytest.mark.slow
 

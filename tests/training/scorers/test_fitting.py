@@ -13,12 +13,14 @@ import torch
 from edge_sdk.errors import ConfigError, DatasetError, FormatError, RangeError
 from edge_sdk.quality.datasets import Sample
 from edge_sdk.quality.measures import auroc
+from edge_sdk.vision.preprocess import PreprocessSpec
 from tests.training.scorers.normal_parts import plate, write_normals, write_trunk
 from training.checkpoint import digest_of, load_checkpoint, save_checkpoint
 from training.networks.cellnet import trunk_of
 from training.scorers.commission import place_of
+from training.scorers.distances import batches, distances_of, scorer_of
 from training.scorers.embedding import Joined, Stages, joined_maps
-from training.scorers.fitting import ScorerRecipe, distances_of, fit_scorer, highest_of_units, scorer_of
+from training.scorers.fitting import ScorerRecipe, _scale, fit_scorer, highest_of_units
 from training.scorers.network import scorer_network
 from training.scorers.normals import normals_in, split_normals
 
@@ -75,6 +77,24 @@ def test_the_sum_of_convolutions_is_one_convolution_of_all_stages() -> None:
         maps = below(torch.randn(2, 3, 64, 96))
         whole = torch.einsum("ed,ndhw->nehw", weight, joined_maps(maps, below.strides, 8)) + bias[:, None, None]
         torch.testing.assert_close(joined(maps), whole, rtol=1e-4, atol=1e-4)
+
+
+def test_scales_merged_batch_by_batch_are_those_of_all_places_at_once() -> None:
+    generator = torch.Generator().manual_seed(3)
+    spread = torch.tensor([1.0, 1e-3, 50.0, 0.0])[:, None, None]
+    maps = [1e3 + spread * torch.randn(n, 4, 5, 7, generator=generator) for n in (8, 8, 3, 1)]
+    rows = torch.cat(maps).permute(0, 2, 3, 1).reshape(-1, 4).double()
+    mean, scale = _scale(iter(maps))
+    torch.testing.assert_close(mean, rows.mean(dim=0), rtol=1e-12, atol=0)
+    torch.testing.assert_close(scale[[0, 2]], 1 / rows.std(dim=0, correction=0)[[0, 2]], rtol=1e-9, atol=0)
+    assert scale[3] == 0
+
+
+@pytest.mark.parametrize(("side_px", "most"), [(256, 8), (512, 4), (2048, 1)])
+def test_a_batch_of_large_pictures_holds_fewer_of_them(good: Path, side_px: int, most: int) -> None:
+    samples = normals_in(good).samples[:9]
+    sizes = [len(one) for one in batches(samples, PreprocessSpec(width=side_px, height=side_px))]
+    assert sum(sizes) == 9 and max(sizes) == most
 
 
 def test_no_group_is_on_both_sides_and_each_counts_once() -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from edge_sdk.errors import ConfigError
+from edge_sdk.quality.datasets import load_dataset
 from tests.export.conftest import call
 from tests.training.drawn import write_set
 from tests.training.scorers.normal_parts import write_trunk
 from training.cli import app
 from training.drift_sides import model_of
+from training.outcome import figures_in_words
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +38,37 @@ def test_a_scorer_is_judged_by_pictures_and_by_places(fitted: tuple[Path, Path],
     assert found["auroc"] >= 0.95 and found["pixel_auroc"] >= 0.9
     assert 0.5 < found["au_pro"] <= 1
     assert found["found"] >= 0.9 and found["false_alarms"] <= 0.4
-    assert found["n"] == 36
+    # all that it was not made of: 24 good parts fitted it and set its threshold
+    assert (found["n"], found["left_out"]) == (36, 24)
+    assert "36 pictures; 24 pictures that the model was made of are left out" in figures_in_words("original", found)
     assert json.loads((tmp_path / "e" / "evaluation.json").read_text())["original"]["au_pro"] == found["au_pro"]
+
+
+def test_pictures_that_a_scorer_was_made_of_are_left_out_under_whatever_name(
+    fitted: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """A folder of good parts knows nothing of the set that it was copied from."""
+    data, _ = fitted
+    good = [one for one in load_dataset(data).samples if one.healthy]
+    (tmp_path / "good").mkdir()
+    for number, one in enumerate(good[:-5]):
+        shutil.copy2(one.path, tmp_path / "good" / f"other-{number}{one.path.suffix}")
+    words = ("--method", "gaussian", "--from", data.parent / "trunk", "--side-px", 96, "--alpha", 0.1)
+    code, _, talk = call(app, "train", "--data", tmp_path / "good", "--out", tmp_path / "scorer", *words)
+    assert code == 0, talk
+    code, told, talk = call(app, "evaluate", tmp_path / "scorer", "--data", data, "--json")
+    assert code == 0, talk
+    found = json.loads(told)["original"]
+    assert (found["left_out"], found["n"]) == (len(good) - 5, 60 - len(good) + 5)
+    (tmp_path / "seen").mkdir()
+    rows = ["image,label"]
+    for path in sorted((tmp_path / "good").glob("*.*")):
+        shutil.copy2(path, tmp_path / "seen" / path.name)
+        rows.append(f"{path.name},good")
+    (tmp_path / "seen" / "labels.csv").write_text("\n".join(rows) + "\n")
+    code, _, talk = call(app, "evaluate", tmp_path / "scorer", "--data", tmp_path / "seen")
+    assert code == 1
+    assert f"holds 0 pictures to judge a scorer on, all of one kind, the {len(good) - 5} left out" in talk
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,9 @@ from export.graph import kept_in_float, onnx_from_torch
 from tests.training.scorers.normal_parts import plate, write_normals, write_trunk
 from training.checkpoint import digest_of
 from training.networks.cellnet import trunk_of
+from training.scorers.distances import distances_of, scorer_of
 from training.scorers.embedding import Stages
-from training.scorers.fitting import ScorerRecipe, distances_of, fit_scorer, scorer_of
+from training.scorers.fitting import ScorerRecipe, fit_scorer
 from training.scorers.network import ScorerNetwork, scorer_network
 from training.scorers.normals import normals_in
 from training.scorers.stfpm import FLOOR, TINY, StudentHead, fit_student
