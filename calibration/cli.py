@@ -16,13 +16,14 @@ from calibration.exported import read_exported, read_preprocess
 from calibration.graphs import Graph, load_graph
 from calibration.page import html_page
 from calibration.pictures import pictures_in
-from calibration.qdq import Architecture, Layout, host_architecture, qdq_from_onnx
+from calibration.qdq import Architecture, host_architecture, qdq_from_onnx
 from calibration.ranges import read_ranges, write_ranges
 from calibration.report import compare_on_pictures, held_out
 from calibration.report_file import report_file
 from calibration.scales import RULES, Rule
 from calibration.thresholds import rendering_thresholds, write_thresholds
-from edge_sdk.documents import canonical_json, sha256_file, write_atomic
+from calibration.typed import LAYOUT, half_from_qdq
+from edge_sdk.documents import canonical_json, sha256_hex, write_together
 from edge_sdk.errors import ConfigError, FormatError, GateError
 from edge_sdk.quality.thresholds import ALPHA
 
@@ -36,7 +37,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-RENDERINGS = {"trt": "model.trt.onnx", "cpu": "model.cpu.onnx"}
+TYPED = "trt-fp16"
+RENDERINGS = {"trt": "model.trt.onnx", "cpu": "model.cpu.onnx", TYPED: "model.trt.fp16.onnx"}
+BESIDE = ("trt", "cpu")
+"""What is compared too where it lies beside the one that was named."""
 
 Model = Annotated[
     Path, typer.Argument(help="The FP32 graph, model.onnx of `export onnx`.", show_default=False)
@@ -145,6 +149,19 @@ def render(
     keep_float: Annotated[
         list[str] | None, typer.Option("--keep-float", help="Name of a node to leave as it is; repeatable.")
     ] = None,
+    most_float: Annotated[
+        int | None,
+        typer.Option(
+            "--max-fp16-layers",
+            min=0,
+            help="Of the layers that the ranges found worth FP16, leave at most so many in float for TensorRT.",
+            show_default=False,
+        ),
+    ] = None,
+    fp16: Annotated[
+        bool,
+        typer.Option("--fp16", help="Also write model.trt.fp16.onnx: FP16 in the graph, for a strongly typed build."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write model.trt.onnx and model.cpu.onnx from one range table."""
@@ -157,27 +174,36 @@ def render(
         if arch not in known:
             raise ConfigError(f"there is no architecture {arch}; give {', '.join(known)}")
         graph, table = load_graph(model), read_ranges(ranges)
-        kept = tuple(keep_float or ()) + _said_to_keep(model, graph)
-        layouts: dict[str, Layout] = {"trt": "tensorrt", "cpu": "onnxruntime"}
+        kept = (*(keep_float or ()), *_said_to_keep(model, graph))
+        layers = table.float_layers[:most_float]
+        if most_float is not None and most_float > len(layers):
+            say(f"ranges.json names {len(layers)} layers worth FP16; for more: ranges --max-fp16-layers {most_float}")
+        trt = qdq_from_onnx(
+            graph, table, layout="tensorrt", keep_float=(*kept, *(layer.node for layer in layers))
+        )
         models = {
-            kind: qdq_from_onnx(
-                graph, table, layout=layout, architecture=known[arch], keep_float=kept
-            )
-            for kind, layout in layouts.items()
+            "trt": trt,
+            "cpu": qdq_from_onnx(
+                graph, table, layout="onnxruntime", architecture=known[arch], keep_float=kept
+            ),
         }
+        if fp16:
+            models[TYPED] = half_from_qdq(trt, table)
         out.mkdir(parents=True, exist_ok=True)
+        files = {out / RENDERINGS[kind]: made.SerializeToString(deterministic=True) for kind, made in models.items()}
+        write_together(files)
         found: dict[str, dict[str, object]] = {}
-        for kind, made in models.items():
-            path = out / RENDERINGS[kind]
-            write_atomic(path, made.SerializeToString(deterministic=True))
-            rounded = sum(node.op_type == "QuantizeLinear" for node in made.graph.node)
+        for kind, (path, data) in zip(models, files.items(), strict=True):
             found[kind] = {
                 "path": str(path),
-                "sha256": sha256_file(path),
-                "bytes": path.stat().st_size,
-                "rounded_tensors": rounded,
+                "sha256": sha256_hex(data),
+                "bytes": len(data),
+                "rounded_tensors": sum(node.op_type == "QuantizeLinear" for node in models[kind].graph.node),
                 "nodes": [node.name for node in graph.nodes] if as_json else len(graph.nodes),
             }
+        found["trt"]["float_layers"] = [layer.model_dump() for layer in layers]
+        for layer in layers:
+            say(f"{layer.node} is left in float for TensorRT: {layer.why}")
         text = "\n".join(
             f"{row['path']}: {row['rounded_tensors']} tensors in INT8, {row['bytes']} bytes"
             for row in found.values()
@@ -234,8 +260,7 @@ def report(
         )
         out.mkdir(parents=True, exist_ok=True)
         page = html_page(found, judged, exported.bands(), ranges=table, title=title)
-        write_atomic(out / "report.json", canonical_json(found) + b"\n")
-        write_atomic(out / "report.html", page.encode())
+        write_together({out / "report.json": canonical_json(found) + b"\n", out / "report.html": page.encode()})
         broken = [gate.sentence for row in found.renderings.values() for gate in row.gates if not gate.held]
         for sentence in broken:
             say(f"refused: {sentence}")
@@ -273,6 +298,8 @@ def thresholds(
         spec = read_preprocess(preprocess or model.with_name("preprocess.json"))
         exported = read_exported(model.with_name("export.json"))
         files = {f"int8-{kind}": path for kind, path in _renderings(int8, graph).items()} if int8 else {"fp32": model}
+        if f"int8-{TYPED}" in files:
+            raise ConfigError(f"{files[f'int8-{TYPED}']} is no graph that a bundle carries; give {RENDERINGS['trt']}")
         samples = pictures_in(pictures)
         found = {}
         for role, path in files.items():
@@ -292,8 +319,8 @@ def _renderings(named: list[Path], graph: Graph) -> dict[str, Path]:
         if layout in found:
             raise ConfigError(f"{path} and {found[layout]} are the same rendering; give one of each")
         found[layout] = path
-    for kind, name in RENDERINGS.items():
-        beside = named[0].with_name(name)
+    for kind in BESIDE:
+        beside = named[0].with_name(RENDERINGS[kind])
         if kind not in found and beside.exists() and _layout_of(beside, graph) == kind:
             found[kind] = beside
             say(f"{beside} lies beside it and is compared too")
@@ -324,6 +351,8 @@ def _layout_of(path: Path, graph: Graph) -> str:
         raise FormatError(
             f"{path} was rendered from another graph; render it again: python -m calibration render"
         )
+    if layout == LAYOUT:
+        return TYPED
     return "trt" if layout.startswith("tensorrt") else "cpu"
 
 

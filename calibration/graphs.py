@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from edge_sdk.arrays import Array
 from edge_sdk.documents import sha256_hex
@@ -24,6 +24,9 @@ _QUANTISED = {
     "QLinearMatMul",
     "QGemm",
 }
+
+_ONNX = ("", "ai.onnx")
+_LEAST_OPSET = 13
 
 
 class Graph:
@@ -89,7 +92,8 @@ def load_graph(path: Path) -> Graph:
     """Read an FP32 graph.
 
     Raises:
-        FormatError: The file is missing, no ONNX, or already quantised.
+        FormatError: The file is missing, no ONNX, already quantised, of an opset that cannot be, or holds control flow
+            or operations that are not ONNX's own.
     """
     try:
         data = path.read_bytes()
@@ -100,12 +104,37 @@ def load_graph(path: Path) -> Graph:
         onnx.checker.check_model(model)
     except Exception as error:  # onnx raises protobuf's, its own and Python's errors
         raise FormatError(f"{path} is no ONNX graph ({_first_line(error)}); export it again") from error
+    _check_operations(path, model)
     quantised = sum(node.op_type in _QUANTISED for node in model.graph.node)
     if quantised:
         raise FormatError(
             f"{path} is already quantised: it holds {quantised} quantising nodes; give the FP32 graph, model.onnx"
         )
     return Graph(model, sha256_hex(data))
+
+
+def _check_operations(path: Path, model: ModelProto) -> None:
+    for node in model.graph.node:
+        if any(item.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for item in node.attribute):
+            raise FormatError(
+                f"{path} has control flow (node {node.name or node.output[0]} is {_article(node.op_type)}): what may "
+                "not run has no range; export the network without it"
+            )
+        if node.domain not in _ONNX:
+            raise FormatError(
+                f"{path} holds {node.domain}.{node.op_type} (node {node.name or node.output[0]}), which is no ONNX "
+                "operation; replace it in the network by ones that are, and export it again"
+            )
+    opset = max((entry.version for entry in model.opset_import if entry.domain in _ONNX), default=0)
+    if opset < _LEAST_OPSET:
+        raise FormatError(
+            f"{path} is of opset {opset}, but a weight can be quantised per channel from opset {_LEAST_OPSET} on; "
+            "export it with opset 19"
+        )
+
+
+def _article(word: str) -> str:
+    return f"an {word}" if word[:1] in "AEIOU" else f"a {word}"
 
 
 def attribute(node: NodeProto, name: str, default: Any = None) -> Any:

@@ -27,7 +27,11 @@ _GATES = {
     "sqnr_db": "signal to noise",
     "score_drop": "average precision",
 }
-_NAMES = {"cpu": "CPU rendering (ONNX Runtime)", "trt": "TensorRT rendering"}
+_NAMES = {
+    "cpu": "CPU rendering (ONNX Runtime)",
+    "trt": "TensorRT rendering",
+    "trt-fp16": "TensorRT rendering, FP16 in the graph",
+}
 
 
 def html_page(

@@ -127,7 +127,7 @@ def compare_on_pictures(
 
     Args:
         graph: FP32.
-        renderings: ``trt`` or ``cpu`` to file.
+        renderings: ``trt``, ``trt-fp16`` or ``cpu`` to file.
         samples: Held-out pictures.
         spec: What the network was trained with.
         exported: Thresholds and classes of the line.
@@ -149,7 +149,7 @@ def compare_on_pictures(
     bands, temperature = exported.bands(), exported.temperature()
     fp32 = open_session(graph.model)
     # TensorRT's graph is run as it is written: it stands for an engine
-    sessions = {kind: open_session(path, reference=kind == "trt") for kind, path in renderings.items()}
+    sessions = {kind: open_session(path, reference=kind != "cpu") for kind, path in renderings.items()}
     before: dict[str, list[Floats]] = {name: [] for name in graph.outputs}
     after: dict[str, dict[str, list[Floats]]] = {kind: {name: [] for name in graph.outputs} for kind in renderings}
     first: Floats | None = None

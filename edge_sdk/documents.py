@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -33,6 +33,7 @@ __all__ = [
     "sha256_hex",
     "utc_text",
     "write_atomic",
+    "write_together",
 ]
 
 
@@ -93,22 +94,35 @@ def write_atomic(path: Path, data: bytes) -> None:
     Raises:
         OSError: The disk refused; ``path`` is as it was, and the temporary file is gone.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    write_together({path: data})
+
+
+def write_together(files: Mapping[Path, bytes]) -> None:
+    """Write files that belong to each other: none gets its name before the bytes of all are on the disk.
+
+    Raises:
+        OSError: The disk refused; the files are as they were, and the temporary ones are gone.
+    """
+    temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in files}
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        for path, data in files.items():
+            with temporary[path].open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        for path in files:
+            os.replace(temporary[path], path)
     except OSError:
-        with suppress(OSError):
-            temporary.unlink()
+        for path in temporary.values():
+            with suppress(OSError):
+                path.unlink()
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    for parent in {path.parent for path in files}:
+        folder = os.open(parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def parse_json(data: bytes, model: type[AnyDocument], *, name: str) -> AnyDocument:

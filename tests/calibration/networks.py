@@ -13,7 +13,7 @@ from calibration.graphs import Graph
 from edge_sdk.arrays import Array, Floats
 from edge_sdk.documents import sha256_hex
 
-__all__ = ["SIDE", "Builder", "concat_graph", "frames", "graph_of", "residual_model", "save"]
+__all__ = ["SIDE", "Builder", "concat_graph", "frames", "graph_of", "hswish_model", "residual_model", "save"]
 
 SIDE = 32
 
@@ -89,6 +89,25 @@ def concat_graph() -> ModelProto:
     last = build.add("Relu", [build.conv(both, "up", 24, 8)], "up.on")
     build.conv(last, "cells", 8, 1, kernel=1)
     return build.model({"cells": ["N", 1, SIDE, SIDE]})
+
+
+def hswish_model(*, seed: int = 0, width: int = 16) -> ModelProto:
+    """Depthwise convolution, h-swish, squeeze and excite, a sum, and a head."""
+    build = Builder(seed)
+    at = build.add("HardSwish", [build.conv("frame", "stem", 3, width, stride=2)], "stem.on")
+    scale = np.sqrt(2 / 9)
+    weight = np.random.default_rng(seed + 1).normal(0, scale, (width, 1, 3, 3)).astype(np.float32)
+    parts = [at, build.constant("deep.weight", weight), build.constant("deep.bias", np.zeros(width, np.float32))]
+    deep = build.add("Conv", parts, "deep", pads=[1] * 4, group=width)
+    deep = build.add("HardSwish", [deep], "deep.on")
+    axes = build.constant("axes", np.array([2, 3], np.int64))
+    gate = build.add("ReduceMean", [deep, axes], "squeezed", keepdims=1)
+    gate = build.add("Relu", [build.conv(gate, "narrow", width, 4, kernel=1)], "narrow.on")
+    gate = build.add("HardSigmoid", [build.conv(gate, "excite", 4, width, kernel=1)], "gate", alpha=1 / 6, beta=0.5)
+    excited = build.add("Mul", [deep, gate], "excited")
+    summed = build.add("Add", [build.conv(excited, "flat", width, width, kernel=1), at], "sum")
+    build.conv(summed, "cells", width, 2, kernel=1)
+    return build.model({"cells": ["N", 2, SIDE // 2, SIDE // 2]})
 
 
 def graph_of(model: ModelProto) -> Graph:

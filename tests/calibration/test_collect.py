@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from onnx import TensorProto, helper
+from onnx import ModelProto, TensorProto, helper
 
 from calibration.collect import histograms_of, ranges_from_pictures
 from calibration.graphs import Graph, load_graph
@@ -172,6 +173,67 @@ def test_a_graph_that_is_already_quantised_is_refused(
     sentence = f"{path} is already quantised: it holds 21 quantising nodes; give the FP32 graph, model.onnx"
     with pytest.raises(FormatError, match=f"^{sentence}$"):
         load_graph(path)
+
+
+def branching() -> ModelProto:
+    """A convolution behind a choice."""
+    branches = {
+        name: helper.make_graph(
+            [helper.make_node("Identity", ["frame"], [f"{name}.out"])],
+            name,
+            [],
+            [helper.make_tensor_value_info(f"{name}.out", TensorProto.FLOAT, ["N", 3, SIDE, SIDE])],
+        )
+        for name in ("then_branch", "else_branch")
+    }
+    build = Builder()
+    always = build.constant("always", np.array(True))
+    build.add("If", [always], "either", **branches)
+    build.conv("either", "cells", 3, 1)
+    return build.model({"cells": ["N", 1, SIDE, SIDE]})
+
+
+def of_opset(version: int) -> ModelProto:
+    build = Builder()
+    build.conv("frame", "cells", 3, 1)
+    model = build.model({"cells": ["N", 1, SIDE, SIDE]})
+    model.opset_import[0].version = version
+    return model
+
+
+def of_another_domain() -> ModelProto:
+    model = of_opset(19)
+    model.graph.node.append(helper.make_node("Gelu", ["cells"], ["more"], name="gelu", domain="com.microsoft"))
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("made", "sentence"),
+    [
+        (
+            branching,
+            "has control flow (node either.node is an If): what may not run has no range; "
+            "export the network without it",
+        ),
+        (
+            lambda: of_opset(11),
+            "is of opset 11, but a weight can be quantised per channel from opset 13 on; export it with opset 19",
+        ),
+        (
+            of_another_domain,
+            "holds com.microsoft.Gelu (node gelu), which is no ONNX operation; replace it in the network by ones that "
+            "are, and export it again",
+        ),
+    ],
+)
+def test_a_graph_that_cannot_be_calibrated_is_refused(
+    made: Callable[[], ModelProto], sentence: str, tmp_path: Path
+) -> None:
+    path = save(made(), tmp_path / "model.onnx")
+    with pytest.raises(FormatError) as refused:
+        load_graph(path)
+    assert str(refused.value) == f"{path} {sentence}"
 
 
 def test_a_file_that_is_no_graph_is_refused(tmp_path: Path) -> None:

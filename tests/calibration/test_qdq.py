@@ -14,10 +14,19 @@ from calibration.placement import observed_tensors, onnxruntime_placement, tenso
 from calibration.qdq import Architecture, qdq_from_onnx
 from calibration.ranges import RangeTable
 from calibration.sessions import Session, open_session
+from calibration.typed import half_from_qdq
 from edge_sdk.arrays import Array
 from edge_sdk.errors import ConfigError, FormatError
 from edge_sdk.quality.measures import sqnr_db
-from tests.calibration.networks import SIDE, Builder, frames, graph_of, residual_model
+from tests.calibration.networks import (
+    SIDE,
+    Builder,
+    concat_graph,
+    frames,
+    graph_of,
+    hswish_model,
+    residual_model,
+)
 
 
 def cells(session: Session, *, seed: int = 9) -> Array:
@@ -100,12 +109,28 @@ def test_weights_are_rounded_to_the_nearest_step_of_their_channel(
         assert (np.abs(values[f"{name}_q"]).max(axis=(1, 2, 3)) == 127).all()
 
 
-def test_the_reference_session_computes_the_graph_as_written_to_the_bit(
-    residual: Graph, residual_ranges: RangeTable
-) -> None:
-    model = qdq_from_onnx(residual, residual_ranges, layout="tensorrt")
-    written = cells(open_session(model, optimise=False))
-    assert np.array_equal(cells(open_session(model, reference=True)), written)
+@pytest.mark.parametrize("net", ["residual", "concat", "hswish"])
+@pytest.mark.parametrize("keep", [(), ("cells.node",)])
+def test_the_reference_session_computes_the_graph_as_written_to_the_bit(net: str, keep: tuple[str, ...]) -> None:
+    from tests.calibration.conftest import table
+
+    graph = graph_of({"residual": residual_model, "concat": concat_graph, "hswish": hswish_model}[net]())
+    ranges = table(graph)
+    model = qdq_from_onnx(graph, ranges, layout="tensorrt", keep_float=keep)
+    for made in (model, half_from_qdq(model, ranges)):
+        written = cells(open_session(made, optimise=False))
+        assert np.array_equal(cells(open_session(made, reference=True)), written)
+
+
+def test_a_gate_is_no_residual_and_squeezed_values_are_rounded_before_weights() -> None:
+    graph = graph_of(hswish_model())
+    placement = tensorrt_placement(graph)
+    assert set(placement.tensors) == {
+        "frame", "stem.on", "excited", "squeezed", "narrow.on", "sum",
+    }  # fmt: skip
+    places = {node.name: place for place, node in enumerate(graph.nodes)}
+    assert (places["sum.node"], 1) in placement.readers, "what goes round the block is rounded for the sum"
+    assert not {reader for reader in placement.readers if reader[0] == places["excited.node"]}
 
 
 def test_tensorrts_graph_stays_close_to_fp32(residual: Graph, residual_ranges: RangeTable) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ from typer.testing import CliRunner
 from calibration.cli import app
 from calibration.exported import Exported, read_exported, read_preprocess, write_exported, write_preprocess
 from calibration.graphs import load_graph
+from calibration.ranges import FloatLayer, read_ranges, write_ranges
 from calibration.report import compare_on_pictures, held_out
 from calibration.report_file import ReportFile
 from calibration.scales import RULES
@@ -109,7 +111,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert "warning: only 10 pictures to calibrate on; below 64 ranges still move when more come" in talk
     code, out, talk = run("render", model, "--ranges", work / "ranges.json", "--out", work, "--json")
     assert code == 0, talk
-    assert json.loads(out)["trt"]["rounded_tensors"] == 7
+    rendered = json.loads(out)["trt"]
+    # the stem and the head each read a tensor of their own
+    assert rendered["rounded_tensors"] == 7 - len(rendered["float_layers"])
     return root
 
 
@@ -343,6 +347,79 @@ def test_what_cannot_be_done_is_one_sentence(
     else:
         assert last == sentence.format(work=root / "work", root=root)
     assert "Traceback" not in talk
+
+
+def render_of(root: Path, *more: object) -> tuple[int, dict[str, Any], str]:
+    work = root / "work"
+    words = ("render", work / "model.onnx", "--ranges", work / "ranges.json", "--out", work, "--json")
+    code, out, talk = run(*words, *more)
+    return code, json.loads(out) if out else {}, talk
+
+
+def rounded(path: Path) -> set[str]:
+    nodes = ModelProto.FromString(path.read_bytes()).graph.node
+    return {node.input[0] for node in nodes if node.op_type == "QuantizeLinear"}
+
+
+def test_layers_that_the_ranges_name_stay_in_float_for_tensorrt_alone(root: Path) -> None:
+    work = root / "work"
+    table = read_ranges(work / "ranges.json")
+    layers = tuple(FloatLayer(node=f"{name}.node", gain_db=1.0, why="because") for name in ("stem", "cells"))
+    write_ranges(work / "ranges.json", table.model_copy(update={"float_layers": layers}))
+    code, found, talk = render_of(root)
+    assert code == 0, talk
+    assert [layer["node"] for layer in found["trt"]["float_layers"]] == ["stem.node", "cells.node"]
+    assert "stem.node is left in float for TensorRT: because" in talk
+    whole = {"frame", "pool", "one.a.on", "one.out", "two.a.on", "two.way", "two.out"}
+    assert rounded(work / "model.trt.onnx") == whole - {"frame", "two.out"}
+    assert "frame" in rounded(work / "model.cpu.onnx")
+    assert render_of(root, "--max-fp16-layers", 1)[0] == 0
+    assert rounded(work / "model.trt.onnx") == whole - {"frame"}
+    assert render_of(root, "--max-fp16-layers", 0)[0] == 0
+    assert rounded(work / "model.trt.onnx") == whole
+    _, _, talk = render_of(root, "--max-fp16-layers", 3)
+    assert "ranges.json names 2 layers worth FP16; for more: ranges --max-fp16-layers 3" in talk
+
+
+def test_the_strongly_typed_rendering_is_written_and_judged_where_it_is_asked_for(root: Path) -> None:
+    work = root / "work"
+    code, found, talk = render_of(root, "--fp16")
+    assert code == 0, talk
+    assert set(found) == {"arch", "trt", "cpu", "trt-fp16"}
+    words = ("report", work / "model.onnx", "--int8", work / "model.trt.fp16.onnx", "--pictures", root / "others")
+    code, out, talk = run(*words, "--out", work, "--json")
+    assert code == 0, talk
+    report = json.loads(out)
+    assert set(report["renderings"]) == {"trt-fp16", "trt", "cpu"}
+    assert report["renderings"]["trt-fp16"]["sqnr_db"] > 20 and report["renderings"]["trt-fp16"]["speedup"] is None
+    words = ("thresholds", work / "model.onnx", "--int8", work / "model.trt.fp16.onnx", "--pictures", root / "others")
+    code, _, talk = run(*words, "--out", work)
+    assert code == 2
+    assert talk.splitlines()[-1] == f"{work}/model.trt.fp16.onnx is no graph that a bundle carries; give model.trt.onnx"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["ranges", "render", "report"])
+def test_a_disk_that_is_full_leaves_everything_as_it_was(root: Path, command: str) -> None:
+    work = root / "work"
+    words = {
+        "ranges": [work / "model.onnx", "--pictures", root / "typical", "--rule", "minmax"],
+        "render": [work / "model.onnx", "--ranges", work / "ranges.json", "--keep-float", "stem.node"],
+        "report": [work / "model.onnx", "--int8", work / "model.cpu.onnx", "--pictures", root / "others"],
+    }[command]
+    for name in ("report.json", "report.html"):
+        (work / name).write_text("before")
+    before = {path.name: path.read_bytes() for path in work.iterdir()}
+    # no file may grow beyond 2 kB: the system refuses as it does where a disk is full
+    full = "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (2048, 2048)); from calibration.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", full, command, *map(str, words), "--out", str(work)],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.rstrip().splitlines()[-1].endswith("nothing half-written is left, mend it and run again")
+    assert "Traceback" not in done.stderr
+    assert {path.name: path.read_bytes() for path in work.iterdir()} == before
 
 
 def test_preprocessing_survives_the_disk(tmp_path: Path) -> None:
