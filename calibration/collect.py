@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from onnx import ModelProto, TensorProto, helper
 
 from calibration.graphs import Graph
@@ -18,9 +19,11 @@ from edge_sdk.arrays import Floats
 from edge_sdk.documents import sha256_file
 from edge_sdk.errors import DatasetError, FormatError, RangeError
 from edge_sdk.quality.datasets import Sample, read_image
-from edge_sdk.vision.preprocess import PreprocessSpec, preprocess
+from edge_sdk.vision.preprocess import PreprocessSpec, normalised
+from edge_sdk.vision.tiles import pictures_of_frame
 
-__all__ = ["check_size", "constant_tensors", "entries_of", "frames_of", "histograms_of", "ranges_from_pictures"]
+__all__ = ["check_size", "constant_tensors", "entries_of", "frames_of", "histograms_of", "inputs_of",
+           "ranges_from_pictures", "stacked"]  # fmt: skip
 
 
 def ranges_from_pictures(
@@ -54,12 +57,9 @@ def ranges_from_pictures(
         raise DatasetError("there is no picture to calibrate on; give a folder with at least one, better 256")
     check_size(graph, spec)
     entries = entries_of(samples)
-    named = ((sample.image, frame) for sample, frame in frames_of(samples, spec))
-    if kept is None:
-        found = histograms_of(graph, named, threads=threads, progress=progress)
-    else:
-        held = Kept(kept, same=f"{graph.digest} {spec_digest(spec)} {pictures_digest(entries)}")
-        found = _continued(graph, samples, spec, held, threads, progress)
+    same = f"{graph.digest} {spec_digest(spec)} {pictures_digest(entries)}"
+    held = None if kept is None else Kept(kept, same=same)
+    found = _continued(graph, samples, spec, held, threads, progress)
     return table_of(found, graph=graph, spec=spec, pictures=entries, rule=rule)
 
 
@@ -110,19 +110,21 @@ def _continued(
     graph: Graph,
     samples: Sequence[Sample],
     spec: PreprocessSpec,
-    held: Kept,
+    held: Kept | None,
     threads: int,
     progress: Callable[[], None],
 ) -> dict[str, Histogram]:
     """As ``histograms_of``, from where an earlier run was ended."""
     session, empty = _watching(graph, threads)
-    done, observers = held.read(list(empty))
+    done, observers = (0, empty) if held is None else held.read(list(empty))
     for _ in range(done):
         progress()
-    for number, (sample, frame) in enumerate(frames_of(samples[done:], spec), done + 1):
-        _see(graph, session, observers, sample.image, frame)
+    for number, sample in enumerate(samples[done:], done + 1):
+        for frame in inputs_of(sample, spec):
+            _see(graph, session, observers, sample.image, frame)
         progress()
-        held.keep(number, observers, now=number == len(samples))
+        if held is not None:
+            held.keep(number, observers, now=number == len(samples))
     return {name: observer.histogram() for name, observer in observers.items()}
 
 
@@ -155,9 +157,35 @@ def _see(
 
 
 def frames_of(samples: Iterable[Sample], spec: PreprocessSpec) -> Iterator[tuple[Sample, Floats]]:
-    """Each sample with its network input ``(1, 3, H, W)``."""
+    """Each sample with its network input ``(1, 3, H, W)``; of a picture that is cut into tiles with each of them."""
     for sample in samples:
-        yield sample, preprocess(read_image(sample), spec)
+        for frame in inputs_of(sample, spec):
+            yield sample, frame
+
+
+def inputs_of(sample: Sample, spec: PreprocessSpec) -> Iterator[Floats]:
+    """The network inputs of one picture, ``(1, 3, H, W)`` each: one, or one a tile."""
+    for _, picture in pictures_of_frame(read_image(sample), spec):
+        yield normalised(picture, spec)
+
+
+def stacked(rows: Mapping[str, Sequence[Floats]]) -> dict[str, Floats]:
+    """Outputs of several pictures as one array each.
+
+    Args:
+        rows: Name to ``(1, …)`` a picture.
+
+    Raises:
+        DatasetError: The maps differ in size, as those of tiled pictures of several sizes do.
+    """
+    for name, values in rows.items():
+        sizes = sorted({value.shape[1:] for value in values})
+        if len(sizes) > 1:
+            raise DatasetError(
+                f"the pictures' {name} have {len(sizes)} sizes, {sizes[0]} and {sizes[-1]} among them: tiled pictures "
+                "can be compared where all are of one size; give frames of one camera"
+            )
+    return {name: np.concatenate(values) for name, values in rows.items()}
 
 
 def check_size(graph: Graph, spec: PreprocessSpec) -> None:

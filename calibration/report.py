@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from calibration.collect import check_size, frames_of
+from calibration.collect import check_size, inputs_of, stacked
 from calibration.exported import Exported
 from calibration.graphs import Graph
 from calibration.sessions import Session, open_session
@@ -22,11 +22,12 @@ from edge_sdk.arrays import Array, Floats
 from edge_sdk.documents import sha256_file
 from edge_sdk.errors import DatasetError, FormatError
 from edge_sdk.labels import Thresholds
-from edge_sdk.quality.datasets import Sample
+from edge_sdk.quality.datasets import Sample, read_image
 from edge_sdk.quality.gates import ClassRecall, Finding, Gates, Measured, all_findings, compare, verdicts
 from edge_sdk.quality.measures import average_precision, sqnr_db
 from edge_sdk.vision.decode import area_logits, confidence_from_logits
 from edge_sdk.vision.preprocess import PreprocessSpec
+from edge_sdk.vision.tiles import outputs_of_frame
 
 __all__ = [
     "VERDICTS",
@@ -152,22 +153,21 @@ def compare_on_pictures(
     sessions = {kind: open_session(path, reference=kind != "cpu") for kind, path in renderings.items()}
     before: dict[str, list[Floats]] = {name: [] for name in graph.outputs}
     after: dict[str, dict[str, list[Floats]]] = {kind: {name: [] for name in graph.outputs} for kind in renderings}
-    first: Floats | None = None
-    for _, frame in frames_of(samples, spec):
-        first = frame if first is None else first
-        _keep(before, fp32.run(frame))
+    for sample in samples:
+        image = read_image(sample)
+        _keep(before, outputs_of_frame(image, spec, fp32.run))
         for kind, session in sessions.items():
-            _keep(after[kind], session.run(frame))
+            _keep(after[kind], outputs_of_frame(image, spec, session.run))
         progress()
-    assert first is not None
-    whole = {name: np.concatenate(rows) for name, rows in before.items()}
+    first = next(inputs_of(samples[0], spec))
+    whole = stacked(before)
     cells = area_logits(whole, normals=exported.normals)
     assert cells is not None  # as seen above
     confidence = confidence_from_logits(cells, temperature)
     costs = []
     for kind, path in renderings.items():
         times = _interleaved(fp32, sessions[kind], first) if kind == "cpu" else (None, None)
-        rendered = {name: np.concatenate(rows) for name, rows in after[kind].items()}
+        rendered = stacked(after[kind])
         other = area_logits(rendered, normals=exported.normals)
         assert other is not None  # a rendering has the outputs of its graph
         raw = next(((whole[name], rendered[name]) for name in ("boxes", "novelty") if name in whole), None)

@@ -11,19 +11,19 @@ from pathlib import Path
 
 import numpy as np
 
-from calibration.collect import frames_of
 from calibration.exported import Exported
 from calibration.sessions import Session, open_session
 from edge_sdk.documents import canonical_json, read_json, sha256_file, write_atomic
 from edge_sdk.errors import DatasetError, FormatError
 from edge_sdk.labels import Thresholds
 from edge_sdk.manifest import ClassThresholds, RenderingThresholds
-from edge_sdk.quality.datasets import Sample
+from edge_sdk.quality.datasets import Sample, read_image
 from edge_sdk.quality.novelty import band_of_normals
 from edge_sdk.quality.pictures import picture_size
 from edge_sdk.quality.thresholds import ALPHA, calibrated_band
 from edge_sdk.vision.decode import confidence_from_logits
 from edge_sdk.vision.preprocess import PreprocessSpec, valid_cells
+from edge_sdk.vision.tiles import outputs_of_frame
 
 __all__ = ["file_of", "read_thresholds", "rendering_thresholds", "write_thresholds"]
 
@@ -77,8 +77,9 @@ def rendering_thresholds(
             "give a data set with labels"
         )
     maxima = np.zeros((len(judged), len(classes)), np.float32)
-    for n, (sample, frame) in enumerate(frames_of(judged, spec)):
-        confidence = confidence_from_logits(session.run(frame)["cells"][0], exported.temperature())
+    for n, sample in enumerate(judged):
+        outputs = outputs_of_frame(read_image(sample), spec, session.run)
+        confidence = confidence_from_logits(outputs["cells"][0], exported.temperature())
         height, width = picture_size(sample.path)
         shown = valid_cells(spec, height, width, (confidence.shape[1], confidence.shape[2]))
         maxima[n] = confidence[:, shown].max(axis=1)
@@ -104,8 +105,8 @@ def _of_normals(
     """Of an anomaly map, whose distances stay counted among FP32's normals."""
     assert exported.normals is not None  # the caller has looked
     highest: dict[str, float] = {}
-    for sample, frame in frames_of([one for one in samples if one.healthy or not one.label], spec):
-        found = float(session.run(frame)["novelty"].max())
+    for sample in (one for one in samples if one.healthy or not one.label):
+        found = float(outputs_of_frame(read_image(sample), spec, session.run)["novelty"].max())
         highest[sample.unit] = max(found, highest.get(sample.unit, found))
         progress()
     band = band_of_normals(np.array(list(highest.values())), exported.normals, alpha=alpha, strict=True)

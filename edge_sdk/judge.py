@@ -22,7 +22,8 @@ from edge_sdk.vision.decode import (
     decode_cells,
     questions,
 )
-from edge_sdk.vision.preprocess import Adjustment, Geometry, geometry, preprocess, valid_cells
+from edge_sdk.vision.preprocess import Adjustment, Geometry, geometry, valid_cells
+from edge_sdk.vision.tiles import joined_over_seams, outputs_of_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -79,8 +80,8 @@ class Judge:
         Raises:
             RunnerError: The engine failed, or answered with neither a confidence map nor boxes.
         """
-        preprocess(frame.pixels, self.manifest.preprocess, out=self._input, adjust=self.adjust)
-        outputs = self._runner.infer(self._feeds)
+        spec = self.manifest.preprocess
+        outputs = outputs_of_frame(frame.pixels, spec, self._infer, out=self._input, adjust=self.adjust)
         inferred_ns = self._clock.monotonic_ns()
         decode = self._boxes if self.manifest.postprocess.kind == "anchors" else self._cells
         confidence, found, ask = decode(outputs, frame.pixels.shape)
@@ -99,6 +100,9 @@ class Judge:
             feature=None if feature is None else np.asarray(feature[0], np.float32),
             model=self.model,
         )
+
+    def _infer(self, frame: Floats) -> Mapping[str, Array]:
+        return self._runner.infer(self._feeds)  # its input is the memory that the frame was written into
 
     def _cells(self, outputs: Mapping[str, Array], shape: tuple[int, ...]) -> _Decoded:
         name = "cells" if self._normals is None else "novelty"
@@ -132,6 +136,7 @@ class Judge:
         place, _ = self._place_of(shape, (1, 1))
         iou = self.manifest.postprocess.iou or IOU
         found = decode_anchors(boxes[0], confidence, self._thresholds.pass_below, place=place, iou=iou)
+        found = joined_over_seams(found, self.manifest.preprocess, shape[0], shape[1])
         return confidence, found, lambda: box_questions(found)
 
     def warm_up(self) -> None:

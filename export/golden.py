@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from calibration.collect import stacked
 from calibration.sessions import open_session
 from edge_sdk.arrays import Array, Floats, Image
 from edge_sdk.errors import BundleError, DatasetError
@@ -17,7 +18,8 @@ from edge_sdk.quality.datasets import Sample, read_image
 from edge_sdk.quality.facts import facts_of_picture
 from edge_sdk.quality.gates import Finding, Gates, compare, judge, verdicts
 from edge_sdk.vision.decode import area_logits, confidence_from_logits
-from edge_sdk.vision.preprocess import PreprocessSpec, preprocess
+from edge_sdk.vision.preprocess import PreprocessSpec
+from edge_sdk.vision.tiles import outputs_of_frame
 
 __all__ = ["FEWEST", "MOST", "GoldenSet", "golden_set"]
 
@@ -96,12 +98,11 @@ def golden_set(
     for sample in samples:
         image = read_image(sample)
         facts.append(facts_of_picture(image, spec))
-        frame = preprocess(image, spec)
         for role, session in sessions.items():
-            for name, values in session.run(frame).items():
+            for name, values in outputs_of_frame(image, spec, session.run).items():
                 outputs[role].setdefault(name, []).append(values)
         progress()
-    whole = {role: {name: np.concatenate(rows) for name, rows in by.items()} for role, by in outputs.items()}
+    whole = {role: stacked(by) for role, by in outputs.items()}
     areas = {role: area_logits(by, normals=normals) for role, by in whole.items()}
     cells = areas["fp32"]
     if cells is None:

@@ -11,7 +11,9 @@ from torch import nn
 
 from calibration.exported import ParityRow
 from calibration.sessions import open_session
+from edge_sdk.arrays import Array, Floats
 from edge_sdk.vision.preprocess import PreprocessSpec
+from edge_sdk.vision.tiles import outputs_of_frame
 from export.graph import ExportError, Named
 
 __all__ = ["BATCHES", "check_parity"]
@@ -43,12 +45,23 @@ def check_parity(
     named = Named(network, session.outputs).eval()
     random = np.random.default_rng(0)
     rows = []
+
+    def asked(frame: Floats) -> dict[str, Array]:
+        with torch.no_grad():
+            given = named(torch.from_numpy(frame))
+        return {name: value.numpy() for name, value in zip(session.outputs, given, strict=True)}
+
+    compared: list[tuple[int, dict[str, Array], dict[str, Array]]] = []
     for batch in batches:
         frame = random.normal(size=(batch, 3, spec.height, spec.width)).astype(np.float32)
-        with torch.no_grad():
-            given = [value.numpy() for value in named(torch.from_numpy(frame))]
-        found = session.run(frame)
-        for name, reference in zip(session.outputs, given, strict=True):
+        compared.append((batch, asked(frame), session.run(frame)))
+    if spec.tile_overlap_px is not None:
+        # a frame of several tiles, as the station puts them together
+        size = 2 * spec.height * (spec.shrink or 1), 2 * spec.width * (spec.shrink or 1), 3
+        image = random.integers(0, 256, size, np.uint8)
+        compared.append((1, outputs_of_frame(image, spec, asked), outputs_of_frame(image, spec, session.run)))
+    for batch, given, found in compared:
+        for name, reference in given.items():
             if found[name].shape != reference.shape:
                 raise ExportError(
                     f"at batch {batch} the graph's {name} is {found[name].shape}, the network's {reference.shape}; "

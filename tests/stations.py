@@ -35,7 +35,8 @@ from edge_sdk.quality.gates import Gates
 from edge_sdk.runners import open_runner
 from edge_sdk.testing import FakeCamera, drawn_picture
 from edge_sdk.vision.decode import confidence_from_logits
-from edge_sdk.vision.preprocess import PreprocessSpec, preprocess
+from edge_sdk.vision.preprocess import PreprocessSpec
+from edge_sdk.vision.tiles import outputs_of_frame
 
 SIDE, CELL = 64, 8
 SPEC = PreprocessSpec(width=SIDE, height=SIDE, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
@@ -106,6 +107,7 @@ def spot_bundle(
     gain: float = 40.0,
     golden_off: float = 0.0,
     heavy: int = 0,
+    preprocess: PreprocessSpec = SPEC,
 ) -> str:
     """Write a bundle's folder, unsigned.
 
@@ -116,6 +118,7 @@ def spot_bundle(
         gain: See ``spot_graph``.
         golden_off: Added to the expected outputs: a bundle that fails on its golden frames.
         heavy: See ``spot_graph``.
+        preprocess: With an input of ``SIDE`` x ``SIDE``.
 
     Returns:
         The bundle's id.
@@ -126,7 +129,9 @@ def spot_bundle(
     spot_graph(model, dark_below=dark_below, gain=gain, heavy=heavy)
     frames = np.stack(pictures(16, seed=900))
     runner = open_runner(model)
-    cells = np.concatenate([runner.infer({"frame": preprocess(frame, SPEC)})["cells"] for frame in frames])
+    cells = np.concatenate(
+        [outputs_of_frame(frame, preprocess, lambda one: runner.infer({"frame": one}))["cells"] for frame in frames]
+    )
     runner.close()
     np.savez(folder / "golden/frames.npz", frames=frames)
     np.savez(folder / "golden/expected.npz", cells=(cells + golden_off).astype(np.float32))
@@ -143,7 +148,7 @@ def spot_bundle(
         line="new",
         classes=("spot",),
         thresholds=(ClassThresholds(**band),),
-        preprocess=SPEC,
+        preprocess=preprocess,
         postprocess=PostprocessSpec(cell_px=CELL),
         files=tuple(
             FileEntry(
@@ -167,12 +172,13 @@ def watched(folder: Path, *, count: int = 64, feature: bool = True) -> str:
     """
     runner = open_runner(folder / "model/model.onnx")
     images = [drawn_picture(seed=300 + n) for n in range(count)]
-    outputs = [runner.infer({"frame": preprocess(image, SPEC)}) for image in images]
+    spec = read_manifest(folder / "manifest.json").preprocess
+    outputs = [outputs_of_frame(image, spec, lambda one: runner.infer({"frame": one})) for image in images]
     runner.close()
     maps = [confidence_from_logits(one["cells"][0]) for one in outputs]
     scores = np.array([one.max() for one in maps], np.float32)
     vectors = np.stack([one["feature"][0] for one in outputs] if feature else [summary_of(one) for one in maps])
-    facts = np.stack([facts_of_picture(image, SPEC) for image in images])
+    facts = np.stack([facts_of_picture(image, spec) for image in images])
     found = reference_of(vectors, scores, facts, scores >= 0.3, rounds=200)
     watch = watch_of_reference(found, rendering="fp32", of="feature" if feature else "scores")
     drift = DriftReference(mean=watch.mean, sd=watch.sd, n=count, watch=(watch,))

@@ -21,7 +21,8 @@ from edge_sdk.quality.datasets import read_image
 from edge_sdk.quality.drift_reference import summary_of
 from edge_sdk.quality.facts import facts_of_picture
 from edge_sdk.vision.decode import area_logits, confidence_from_logits
-from edge_sdk.vision.preprocess import Adjustment, PreprocessSpec, fitted, geometry, preprocess
+from edge_sdk.vision.preprocess import Adjustment, PreprocessSpec, fitted, shown
+from edge_sdk.vision.tiles import outputs_of_frame
 
 __all__ = ["Model", "Picture", "Seen", "model_of", "pictures_of", "seen_of", "sets_of"]
 
@@ -146,8 +147,10 @@ class _BundleModel:
         self._normals = manifest.postprocess.normals
 
     def infer(self, image: Image, adjust: Adjustment | None) -> tuple[Floats, Floats]:
-        frame = preprocess(image, self.preprocess, adjust=adjust)
-        outputs = self._runner.infer({self._runner.inputs[0].name: frame})
+        name = self._runner.inputs[0].name
+        outputs = outputs_of_frame(
+            image, self.preprocess, lambda frame: self._runner.infer({name: frame}), adjust=adjust
+        )
         logits = area_logits(outputs, normals=self._normals)
         if logits is None:
             raise ConfigError(f"{self._bundle.title} gives no cells, scores or novelty; there is nothing to compare")
@@ -283,9 +286,7 @@ def seen_of(
         features.append(feature)
         scores.append(sure.reshape(len(sure), -1).max(axis=1))
         facts.append(facts_of_picture(image, spec, adjust=adjust))
-        place = geometry(spec, *image.shape[:2])
-        whole = fitted(image, spec, adjust=adjust).astype(np.float64)
-        inner = whole[place.top : place.top + place.inner_height, place.left : place.left + place.inner_width]
+        inner = shown(image, spec, adjust=adjust).astype(np.float64)
         level.append(inner.mean(axis=(0, 1)))
         square.append((inner**2).mean(axis=(0, 1)))
         step(n, len(pictures))

@@ -107,15 +107,20 @@ def figures_of(judged: Judged, *, boundary: float, rounds: int = ROUNDS) -> dict
     truth, known = views.truth.max(axis=1), views.known.max(axis=1)
     by_cells = bool((truth * known).any()) and truth[0].size > 1
     sure = judged.confidence.max(axis=1)
-    pictures = [
-        (scores[n][views.valid[n]].max(keepdims=True), np.array([float(views.defective[n])]),
-         sure[n][views.valid[n]].max(keepdims=True))
+    # a view without a valid cell is a tile of nothing but padding
+    strongest = [
+        (scores[n][views.valid[n]].max(initial=-np.inf), float(views.defective[n]),
+         sure[n][views.valid[n]].max(initial=-np.inf))
         for n in range(len(views))
     ]  # fmt: skip
-    pieces = pictures
+    of = views.pictures
+    members = [np.flatnonzero(of == one) for one in range(int(of.max(initial=-1)) + 1)]
+    pictures = [tuple(np.array([max(strongest[n][part] for n in those)]) for part in range(3)) for those in members]
+    pieces, units = pictures, [views.units[those[0]] for those in members]
     if by_cells:
         judged_cells: list[Bools] = [views.valid[n] & (known[n] > 0) for n in range(len(views))]
         pieces = [(scores[n][at], truth[n][at], sure[n][at]) for n, at in enumerate(judged_cells)]
+        units = list(views.units)
 
     def precision_of(which: Array) -> float:
         return average_precision(*(np.concatenate([pieces[int(n)][part] for n in which]) for part in (0, 1)))
@@ -130,7 +135,7 @@ def figures_of(judged: Judged, *, boundary: float, rounds: int = ROUNDS) -> dict
         "picture_ap": None,
         "picture_auroc": None,
         "balanced_accuracy": None,
-        "n": len(views),
+        "n": len(pictures),
         "unit": "cells" if by_cells else "pictures",
     }
     if not pieces:
@@ -146,8 +151,8 @@ def figures_of(judged: Judged, *, boundary: float, rounds: int = ROUNDS) -> dict
     found["picture_ap"] = _round(average_precision(score, defective))
     found["picture_auroc"] = _round(auroc(score, defective))
     found["balanced_accuracy"] = _round(_balanced(certain >= boundary, defective > 0))
-    if rounds and len(set(views.units)) > 1:
-        interval = bootstrap_over_groups(precision_of, list(views.units), rounds=rounds)
+    if rounds and len(set(units)) > 1:
+        interval = bootstrap_over_groups(precision_of, units, rounds=rounds)
         found["ap_low"], found["ap_high"] = _round(interval.low), _round(interval.high)
     return found
 

@@ -38,6 +38,11 @@ class Recipe(Document):
     defect_px: int | None = Field(None, ge=1)
     """Side of the smallest defect that must be seen, in pixels of the pictures: a resize that would erase it is
     refused, here, when calibrating and on the station."""
+    tile_overlap_px: int | None = Field(None, ge=0)
+    """Cut pictures into square tiles of ``side_px`` that share so many pixels or more, instead of making all of a
+    picture fit; for ``head: cells``, with masks."""
+    shrink: int | None = Field(None, ge=1)
+    """With tiles: pictures are made smaller by this whole ratio first."""
     iterations: int = Field(250, ge=1)
     batch: int = Field(8, ge=2)
     rate: float = Field(1e-3, gt=0)

@@ -182,7 +182,16 @@ def preprocess_of(line: Line, recipe: Recipe, *, pretrained: bool, square: bool 
     ratio = 1.0 if square else min(4.0, max(0.25, ratio))
     across = max(32, 32 * round(recipe.side_px * ratio**0.5 / 32))
     down = max(32, 32 * round(recipe.side_px / ratio**0.5 / 32))
-    spec = PreprocessSpec(width=across, height=down, sampling=recipe.sampling, defect_px=recipe.defect_px)
+    if recipe.tile_overlap_px is not None:
+        across = down = max(32, 32 * round(recipe.side_px / 32))
+    spec = PreprocessSpec(
+        width=across,
+        height=down,
+        sampling=recipe.sampling,
+        defect_px=recipe.defect_px,
+        tile_overlap_px=recipe.tile_overlap_px,
+        shrink=recipe.shrink,
+    )
     return replace(spec, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)) if pretrained else spec
 
 

@@ -16,7 +16,7 @@ from edge_sdk.errors import GateError
 from edge_sdk.quality.gates import Against, Finding, Measured, compare, judge
 from edge_sdk.runners.base import Runner
 from edge_sdk.vision.decode import area_logits
-from edge_sdk.vision.preprocess import preprocess
+from edge_sdk.vision.tiles import outputs_of_frame
 
 __all__ = ["measure", "prove"]
 
@@ -69,13 +69,13 @@ def _outputs(bundle: Bundle, golden: Golden, runner: Runner) -> dict[str, Array]
         )
     spec = bundle.manifest.preprocess
     fed = np.zeros((1, 3, spec.height, spec.width), np.float32)
-    found: dict[str, list[Array]] = {name: [] for name in wanted}
+    found: dict[str, list[Array]] = {output: [] for output in wanted}
+    name = runner.inputs[0].name
     for picture in golden.frames:
-        preprocess(picture, spec, out=fed)
-        given = runner.infer({runner.inputs[0].name: fed})
-        for name, rows in found.items():
-            rows.append(given[name][0])
-    return {name: np.stack(rows) for name, rows in found.items()}
+        given = outputs_of_frame(picture, spec, lambda frame: runner.infer({name: frame}), out=fed)
+        for output, rows in found.items():
+            rows.append(given[output][0])
+    return {output: np.stack(rows) for output, rows in found.items()}
 
 
 def _wanted(bundle: Bundle) -> set[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from edge_sdk.arrays import Array, Floats, Image, check_shape
-from edge_sdk.vision.preprocess import Adjustment, PreprocessSpec, fitted, geometry
+from edge_sdk.vision.preprocess import Adjustment, PreprocessSpec, shown
 
 __all__ = ["FACTS", "causes", "facts_of", "facts_of_picture"]
 
@@ -58,10 +58,7 @@ def facts_of_picture(image: Image, spec: PreprocessSpec, *, adjust: Adjustment |
         spec: What the network was trained with.
         adjust: The station's gain and offset, where it has them.
     """
-    place = geometry(spec, image.shape[0], image.shape[1])
-    whole = fitted(image, spec, adjust=adjust)
-    inner = whole[place.top : place.top + place.inner_height, place.left : place.left + place.inner_width]
-    return facts_of(np.ascontiguousarray(inner))
+    return facts_of(shown(image, spec, adjust=adjust))
 
 
 def causes(mean: Floats, sd: Floats, now: Floats, *, count: int, reference: int) -> tuple[str, ...]:

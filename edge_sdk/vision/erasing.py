@@ -10,15 +10,17 @@ from functools import lru_cache
 import numpy as np
 
 from edge_sdk.arrays import Image
-from edge_sdk.vision.preprocess import LEAST_KEPT, PreprocessSpec, fitted, geometry, kept_of_defect
+from edge_sdk.vision.cuts import STEP
+from edge_sdk.vision.preprocess import LEAST_KEPT, PreprocessSpec, geometry, kept_of_defect
 from edge_sdk.vision.resampling import Sampling
+from edge_sdk.vision.tiles import pictures_of_frame, tiles_of
 
 __all__ = ["Alternative", "alternatives", "refusal"]
 
 ROUNDS = 3
 """Timed once more than needed: the first one pays for fresh memory."""
-STEP = 32
-"""Pixels by which the sides of a network's input grow."""
+OVERLAP = 64
+"""Pixels that proposed tiles share: room for a defect and for what a small network looks at around it."""
 WORDS: dict[Sampling, str] = {
     "area": "sampling: area",
     "filtered": "sampling: filtered (a mean before linear)",
@@ -62,7 +64,8 @@ def alternatives(spec: PreprocessSpec, height: int, width: int) -> tuple[Alterna
     for other, words in _others(spec, height, width):
         kept = kept_of_defect(other, height, width)
         if kept >= LEAST_KEPT:
-            work = other.width * other.height / (spec.width * spec.height)
+            inputs = len(tiles_of(other, height, width))
+            work = inputs * other.width * other.height / (spec.width * spec.height)
             found.append(Alternative(other, words, kept, _ms(frame, other), work))
     return tuple(sorted(found, key=lambda one: (one.work, one.ms)))
 
@@ -87,6 +90,10 @@ def _others(spec: PreprocessSpec, height: int, width: int) -> Iterator[tuple[Pre
     for sampling in rules:
         if sampling != now:
             yield replace(spec, sampling=sampling), WORDS[sampling]
+    if spec.tile_overlap_px is not None:
+        if spec.shrink:
+            yield replace(spec, shrink=None), "tiles without shrink"
+        return
     place = geometry(spec, height, width)
     # of the ratios that are whole the largest that keeps it: with a whole ratio no pixel is shared unevenly
     for ratio in range(int(np.ceil(max(1 / place.scale_x, 1 / place.scale_y))), 0, -1):
@@ -102,13 +109,17 @@ def _others(spec: PreprocessSpec, height: int, width: int) -> Iterator[tuple[Pre
             larger = replace(spec, width=inner[0], height=inner[1])
         if kept_of_defect(larger, height, width) >= LEAST_KEPT:
             yield larger, f"an input of {larger.width} x {larger.height} (a whole ratio of {ratio})"
-            return
+            break
+    if min(spec.width, spec.height) >= OVERLAP + STEP:
+        words = f"tiles of {spec.width} x {spec.height} (tile_overlap_px: {OVERLAP})"
+        yield replace(spec, tile_overlap_px=OVERLAP), words
 
 
 def _ms(frame: Image, spec: PreprocessSpec) -> float:
     took = []
     for _ in range(ROUNDS + 1):
         start = time.perf_counter()
-        fitted(frame, spec)
+        for _ in pictures_of_frame(frame, spec):
+            pass
         took.append(time.perf_counter() - start)
     return min(took) * 1e3

@@ -13,10 +13,11 @@ import numpy as np
 
 from edge_sdk.arrays import Array, Bools, Floats, Image, check_shape
 from edge_sdk.errors import DefectErased, RangeError, ShapeError
+from edge_sdk.vision.cuts import Cuts, cuts
 from edge_sdk.vision.resampling import Sampling, kept_contrast, resized
 
 __all__ = ["LEAST_KEPT", "Adjustment", "Geometry", "PreprocessSpec", "cells_of_mask", "check_defect", "fitted",
-           "geometry", "kept_of_defect", "preprocess", "valid_cells"]  # fmt: skip
+           "geometry", "kept_of_defect", "normalised", "preprocess", "shown", "tiled", "valid_cells"]  # fmt: skip
 
 LEAST_KEPT = 0.1
 """Of a defect's contrast: of 100 grey levels 10 must be left, which is what a camera's noise hides no more."""
@@ -43,6 +44,12 @@ class PreprocessSpec:
     defect_px: int | None = None
     """Side of the smallest defect that must be seen, in pixels of the frame: a resize that would erase it is refused.
     Without it nothing is."""
+    tile_overlap_px: int | None = None
+    """Cut the frame into tiles of the input's size that share so many input pixels or more, instead of making all of it
+    fit (``edge_sdk.vision.tiles``).  A defect on a seam is reported once; give it room: the largest defect that must be
+    seen whole, and what the network looks at around it."""
+    shrink: int | None = None
+    """With tiles: the frame is made smaller by this whole ratio first; without it by none."""
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.height < 1:
@@ -51,6 +58,15 @@ class PreprocessSpec:
             raise RangeError(f"std is {self.std}; give three numbers above 0")
         if self.defect_px is not None and self.defect_px < 1:
             raise RangeError(f"defect_px is {self.defect_px}; give the smallest defect's side, 1 pixel or more")
+        if self.tile_overlap_px is not None:
+            if self.tile_overlap_px < 0:
+                raise RangeError(f"tile_overlap_px is {self.tile_overlap_px}; give 0 or more pixels")
+            for side in (self.width, self.height):
+                cuts(2 * side, side, self.tile_overlap_px)
+        if self.shrink is not None and (self.shrink < 1 or self.tile_overlap_px is None):
+            raise RangeError(
+                f"shrink is {self.shrink}; give a whole ratio of 1 or more, and tile_overlap_px with it"
+            )
 
     def document(self) -> dict[str, Any]:
         """As files hold it: what is not said is not there, so that a file of before says what it said."""
@@ -120,9 +136,13 @@ class Geometry:
 
 
 def geometry(spec: PreprocessSpec, height: int, width: int) -> Geometry:
-    """Where a picture of ``height`` x ``width`` pixels lies on the input of ``spec``."""
+    """Where a picture of ``height`` x ``width`` pixels lies on the input of ``spec``, or on all its tiles together."""
     if height < 1 or width < 1:
         raise ShapeError(f"the picture is {width} x {height}; give one with at least one pixel")
+    if spec.tile_overlap_px is not None:
+        ratio = spec.shrink or 1
+        inner_width, inner_height = max(1, round(width / ratio)), max(1, round(height / ratio))
+        return Geometry(inner_width / width, inner_height / height, 0, 0, inner_width, inner_height, width, height)
     if spec.resize == "stretch":
         inner_width, inner_height = spec.width, spec.height
     else:
@@ -138,6 +158,23 @@ def geometry(spec: PreprocessSpec, height: int, width: int) -> Geometry:
         inner_height=inner_height,
         frame_width=width,
         frame_height=height,
+    )
+
+
+def tiled(spec: PreprocessSpec, height: int, width: int) -> tuple[Cuts, Cuts]:
+    """Where the tiles of a frame lie, down and across, in input pixels; without tiling the one input there is.
+
+    Args:
+        spec: Says whether and how frames are cut.
+        height: Of the frame, pixels.
+        width: Of the frame.
+    """
+    if spec.tile_overlap_px is None:
+        return Cuts((0,), spec.height), Cuts((0,), spec.width)
+    place = geometry(spec, height, width)
+    return (
+        cuts(place.inner_height, spec.height, spec.tile_overlap_px),
+        cuts(place.inner_width, spec.width, spec.tile_overlap_px),
     )
 
 
@@ -170,8 +207,8 @@ def check_defect(spec: PreprocessSpec, height: int, width: int) -> None:
         raise DefectErased(refusal(spec, height, width), kept=kept)
 
 
-def fitted(image: Image, spec: PreprocessSpec, *, adjust: Adjustment | None = None) -> Image:
-    """The picture resized and padded to the input's size, still uint8 blue green red.
+def shown(image: Image, spec: PreprocessSpec, *, adjust: Adjustment | None = None) -> Image:
+    """The picture at the network's scale, without padding, still uint8 blue green red.
 
     Unless the spec says otherwise, shrinking averages over the pixels that fall together, so that no small defect is
     stepped over; enlarging is linear.
@@ -182,7 +219,7 @@ def fitted(image: Image, spec: PreprocessSpec, *, adjust: Adjustment | None = No
         adjust: The station's gain and offset; none as a rule.
 
     Returns:
-        ``(height, width, 3)`` uint8.
+        ``(inner_height, inner_width, 3)`` uint8 of its ``geometry``.
 
     Raises:
         ShapeError: The picture is not ``(H, W, 3)`` uint8.
@@ -195,10 +232,33 @@ def fitted(image: Image, spec: PreprocessSpec, *, adjust: Adjustment | None = No
         check_defect(spec, image.shape[0], image.shape[1])
     place = geometry(spec, image.shape[0], image.shape[1])
     inner: Array = resized(image, place.inner_width, place.inner_height, spec.sampling or "area")
-    if adjust is not None:
-        inner = adjust.applied(inner)
+    return inner if adjust is None else adjust.applied(inner)
+
+
+def fitted(image: Image, spec: PreprocessSpec, *, adjust: Adjustment | None = None) -> Image:
+    """The picture resized and padded to the input's size, still uint8 blue green red; see ``shown``.
+
+    Args:
+        image: ``(H, W, 3)`` uint8.
+        spec: Size, padding and resize rule.
+        adjust: The station's gain and offset; none as a rule.
+
+    Returns:
+        ``(height, width, 3)`` uint8.
+
+    Raises:
+        ShapeError: The picture is not ``(H, W, 3)`` uint8, or is to be cut into tiles.
+        DefectErased: The resize would erase the smallest defect that the spec says must be seen.
+    """
+    if spec.tile_overlap_px is not None:
+        raise ShapeError(
+            "pictures are cut into tiles here (tile_overlap_px), and this takes a picture as one input; train, "
+            "evaluate, calibration, export and the station take tiles"
+        )
+    inner = shown(image, spec, adjust=adjust)
     if inner.shape[:2] == (spec.height, spec.width):
         return inner
+    place = geometry(spec, image.shape[0], image.shape[1])
     canvas = np.empty((spec.height, spec.width, 3), np.uint8)
     canvas[:] = spec.pad
     canvas[place.top : place.top + place.inner_height, place.left : place.left + place.inner_width] = inner
@@ -223,12 +283,28 @@ def preprocess(
         ShapeError: The picture is not ``(H, W, 3)`` uint8, or ``out`` has another shape.
         DefectErased: The resize would erase the smallest defect that the spec says must be seen.
     """
+    return normalised(fitted(image, spec, adjust=adjust), spec, out=out)
+
+
+def normalised(pixels: Image, spec: PreprocessSpec, *, out: Floats | None = None) -> Floats:
+    """Order the channels of a picture that has the input's size, and normalise it.
+
+    Args:
+        pixels: ``(height, width, 3)`` uint8, blue green red.
+        spec: What the network was trained with.
+        out: ``(1, 3, height, width)`` float32 to write into; a new array without it.
+
+    Returns:
+        ``(1, 3, height, width)`` float32, contiguous: ``(pixel / 255 - mean) / std``.
+
+    Raises:
+        ShapeError: ``out`` has another shape.
+    """
     shape = (1, 3, spec.height, spec.width)
     if out is None:
         out = np.empty(shape, np.float32)
     elif out.shape != shape or out.dtype != np.float32:
         raise ShapeError(f"out is {out.dtype} {out.shape}; give float32 {shape}")
-    pixels = fitted(image, spec, adjust=adjust)
     order = (2, 1, 0) if spec.colour == "rgb" else (0, 1, 2)
     for channel, source in enumerate(order):
         scale = np.float32(1 / (255 * spec.std[channel]))
@@ -245,7 +321,7 @@ def cells_of_mask(mask: Array, spec: PreprocessSpec, grid: tuple[int, int]) -> F
     Args:
         mask: ``(H, W)``, zero where healthy.
         spec: What the picture is preprocessed with.
-        grid: Rows and columns of cells on the network's input.
+        grid: Rows and columns of cells on the network's input, or on all its tiles together.
 
     Returns:
         ``(h, w)`` float32 covered share of each cell in [0, 1]; padding counts as not covered.
@@ -256,7 +332,7 @@ def cells_of_mask(mask: Array, spec: PreprocessSpec, grid: tuple[int, int]) -> F
     place = geometry(spec, mask.shape[0], mask.shape[1])
     # whatever the picture's own rule is: a mask says how much is covered
     inner = resized((mask != 0).astype(np.float32), place.inner_width, place.inner_height, "area")
-    canvas = np.zeros((spec.height, spec.width), np.float32)
+    canvas = np.zeros([axis.total for axis in tiled(spec, mask.shape[0], mask.shape[1])], np.float32)
     canvas[place.top : place.top + place.inner_height, place.left : place.left + place.inner_width] = inner
     rows, columns = grid
     found: Floats = cv2.resize(canvas, (columns, rows), interpolation=cv2.INTER_AREA).astype(np.float32)
@@ -272,16 +348,17 @@ def valid_cells(spec: PreprocessSpec, height: int, width: int, grid: tuple[int, 
     place = geometry(spec, height, width)
     rows, columns = grid
 
-    def shown(start: int, length: int, cells: int, total: int) -> Array:
+    def seen(start: int, length: int, cells: int, total: int) -> Array:
         edges = np.linspace(0, total, cells + 1)
         overlap = np.minimum(edges[1:], start + length) - np.maximum(edges[:-1], start)
         return np.asarray(overlap >= 0.5 * total / cells)
 
-    tall = shown(place.top, place.inner_height, rows, spec.height)
-    wide = shown(place.left, place.inner_width, columns, spec.width)
+    down, across = (axis.total for axis in tiled(spec, height, width))
+    tall = seen(place.top, place.inner_height, rows, down)
+    wide = seen(place.left, place.inner_width, columns, across)
     # a picture thinner than half a cell is still shown by the cells that hold it
     if not tall.any():
-        tall[int((place.top + place.inner_height / 2) * rows / spec.height)] = True
+        tall[int((place.top + place.inner_height / 2) * rows / down)] = True
     if not wide.any():
-        wide[int((place.left + place.inner_width / 2) * columns / spec.width)] = True
+        wide[int((place.left + place.inner_width / 2) * columns / across)] = True
     return np.asarray(tall[:, None] & wide[None, :])

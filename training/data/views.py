@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +13,10 @@ from torch import Tensor
 
 from edge_sdk.arrays import Array, Bools, Floats, Image
 from edge_sdk.documents import sha256_hex
+from edge_sdk.errors import ConfigError, DatasetError
 from edge_sdk.quality.datasets import Box, Line, Sample, Truth, picture_size, read_image
-from edge_sdk.vision.preprocess import PreprocessSpec, cells_of_mask, fitted, valid_cells
+from edge_sdk.vision.preprocess import PreprocessSpec, cells_of_mask, fitted, tiled, valid_cells
+from edge_sdk.vision.tiles import pictures_of_frame
 from training.data import gaps
 
 __all__ = ["CELL_COVERED", "Views", "batches_of", "line_boxes", "line_image", "line_truth", "normalised", "views_of"]
@@ -41,6 +44,8 @@ class Views:
     units: tuple[str, ...]
     """What may not be torn apart: the group, or the picture."""
     names: tuple[str, ...]
+    tiled: bool = False
+    """Whether these are tiles: then those of one name are one picture, and each speaks for its core alone."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -50,6 +55,14 @@ class Views:
         """Of everything that a training sees of them: another answer is another training."""
         pieces = (self.images, self.truth, self.known, self.maximum)
         return sha256_hex(b"".join(piece.tobytes() for piece in pieces))
+
+    @property
+    def pictures(self) -> Array:
+        """``(N,)``: which picture each view is of, counted from 0 in the order they come."""
+        if not self.tiled:
+            return np.arange(len(self))
+        order: dict[str, int] = {}
+        return np.array([order.setdefault(name, len(order)) for name in self.names], int)
 
     def taken(self, which: Array) -> Views:
         """Some of the pictures, by mask or by number."""
@@ -63,6 +76,7 @@ class Views:
             defective=self.defective[chosen],
             units=tuple(self.units[n] for n in chosen),
             names=tuple(self.names[n] for n in chosen),
+            tiled=self.tiled,
         )
 
     def joined(self, other: Views) -> Views:
@@ -76,6 +90,7 @@ class Views:
             defective=np.concatenate([self.defective, other.defective]),
             units=self.units + other.units,
             names=self.names + other.names,
+            tiled=self.tiled,
         )
 
 
@@ -160,7 +175,7 @@ def views_of(
     Args:
         line: Whose gap is applied and whose truth is asked.
         samples: At least one.
-        spec: Size of the network's input.
+        spec: Size of the network's input; where it cuts pictures into tiles, each tile is a view.
         grid: ``(h, w)`` cells on it.
         labelled: Without it nothing is asked and nothing is known.
         step: Called after each picture, for a progress bar.
@@ -169,6 +184,8 @@ def views_of(
         DatasetError: A picture or a mask cannot be used.
         TruthWithheld: The truth of a test picture was asked for outside an evaluation.
     """
+    if spec.tile_overlap_px is not None:
+        return _tiles_of(line, samples, spec, grid=grid, labelled=labelled, step=step)
     classes, count = max(1, len(line.classes)), len(samples)
     images = np.empty((count, spec.height, spec.width, 3), np.uint8)
     truth = np.zeros((count, classes, *grid), np.float32)
@@ -202,6 +219,73 @@ def views_of(
         defective=defective,
         units=tuple(sample.unit for sample in samples),
         names=tuple(sample.image for sample in samples),
+    )
+
+
+def _tiles_of(
+    line: Line,
+    samples: Sequence[Sample],
+    spec: PreprocessSpec,
+    *,
+    grid: tuple[int, int],
+    labelled: bool,
+    step: Callable[[], None],
+) -> Views:
+    """As ``views_of``, with a view a tile, of which the cells of its core are valid and known: each cell of a picture
+    is in one view, as it is on the station."""
+    classes = max(1, len(line.classes))
+    found: dict[str, list[Any]] = {name: [] for name in ("image", "truth", "known", "valid", "sample")}
+    for sample in samples:
+        image = line_image(line, sample)
+        height, width = image.shape[:2]
+        down, across = tiled(spec, height, width)
+        cell = spec.height // grid[0], spec.width // grid[1]
+        if grid == (1, 1) or any(start % one for axis, one in zip((down, across), cell, strict=True)
+                                 for start in axis.starts):  # fmt: skip
+            raise ConfigError(
+                f"the network judges cells of {cell[1]} x {cell[0]} pixels, whose borders do not lie alike in all "
+                "tiles; leave tile_overlap_px out, or take head: cells, whose cells have 8, 16 or 32 pixels"
+            )
+        whole = down.total // cell[0], across.total // cell[1]
+        truth, known = np.zeros((2, classes, *whole), np.float32)
+        if labelled:
+            said = line_truth(line, sample)
+            if said.known and said.mask is not None:
+                known[:] = 1
+                for k in range(classes):
+                    if (said.mask == k + 1).any():
+                        truth[k] = cells_of_mask(said.mask == k + 1, spec, whole) >= CELL_COVERED
+            elif said.healthy is False:
+                raise DatasetError(
+                    f"{sample.path} is defective and has no mask, and nothing says in which of its tiles the defect "
+                    "is; draw its mask, or leave tile_overlap_px out"
+                )
+        valid = valid_cells(spec, height, width, whole)
+        tops, lefts = down.cores(cell[0]), across.cores(cell[1])
+        for tile, picture in pictures_of_frame(image, spec):
+            y, x = tile.top // cell[0], tile.left // cell[1]
+            core = np.zeros(grid, bool)
+            rows, columns = slice(y, y + grid[0]), slice(x, x + grid[1])
+            top, bottom = tops[tile.row] - y, tops[tile.row + 1] - y
+            left, right = lefts[tile.column] - x, lefts[tile.column + 1] - x
+            core[top:bottom, left:right] = True
+            found["image"].append(picture)
+            found["truth"].append(truth[:, rows, columns] * core)
+            found["known"].append(known[:, rows, columns] * core)
+            found["valid"].append(valid[rows, columns] & core)
+            found["sample"].append(sample)
+        step()
+    truths = np.stack(found["truth"])
+    return Views(
+        images=np.stack(found["image"]),
+        truth=truths,
+        known=np.stack(found["known"]),
+        maximum=np.zeros(truths.shape[:2], np.float32),
+        valid=np.stack(found["valid"]),
+        defective=np.asarray(truths.any(axis=(1, 2, 3))),
+        units=tuple(sample.unit for sample in found["sample"]),
+        names=tuple(sample.image for sample in found["sample"]),
+        tiled=True,
     )
 
 
