@@ -215,6 +215,11 @@ def load_moments(path: Path) -> Moments:
         raise FormatError(f"{path} holds no statistics of a line ({error}); it is damaged or something else") from error
     if moments.pictures < 1 or any(one.count < 1 for one in found.values()):
         raise RangeError(f"{path} counts no picture; measure some, or leave it out")
+    if FEATURE not in found:
+        raise FormatError(
+            f"{path} holds no moments of the feature, of which a line's drift reference is made; measure again with "
+            "`python -m training transfer --moments`"
+        )
     for name, one in found.items():
         fine = torch.isfinite(one.mean).all() and torch.isfinite(one.variance).all() and (one.variance >= 0).all()
         if not fine:

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from edge_sdk.arrays import Array
 from edge_sdk.errors import ConfigError, DatasetError
+from edge_sdk.labels import Thresholds
 from edge_sdk.quality.datasets import Line
 from edge_sdk.quality.thresholds import ALPHA, enough_for, fixed_band, healthy_band
 from edge_sdk.vision.decode import confidence_from_logits
@@ -86,8 +88,8 @@ def transfer(
 ) -> Transfer:
     """Take a new line from its normals.
 
-    A third of them sets the threshold, where that is enough for one, and is neither measured nor trained on: at most
-    ``ALPHA`` of good parts like these will be asked about.
+    A third of their groups sets the threshold, where that is enough for one, and is neither measured nor trained on: at
+    most ``ALPHA`` of good parts like these will be asked about.
 
     Args:
         checkpoint: Of the original line.
@@ -207,12 +209,12 @@ def check_cells(checkpoint: Checkpoint, name: str) -> None:
 
 
 def _parted(normals: Views, *, classes: int, seed: int) -> tuple[Views, Views]:
-    """What is measured, and what sets the threshold: whole groups by lot; nothing where that would be too few."""
+    """What is measured, and what sets the threshold: whole groups by lot; nothing where those would be too few."""
     units = sorted(set(normals.units))
     order = np.random.default_rng([seed, 13]).permutation(len(units))
     back = {units[n] for n in order[: len(units) // KEPT_BACK]}
     held = np.array([unit in back for unit in normals.units])
-    if held.sum() < enough_for(ALPHA / classes) or (~held).sum() < LEAST:
+    if len(back) < enough_for(ALPHA / classes) or (~held).sum() < LEAST:
         held[:] = False
     return normals.taken(~held), normals.taken(held)
 
@@ -226,9 +228,11 @@ def _checkpoint(
         logits, _ = predicted(found.network, found.statistics, held.images, spec)
         shown = np.where(held.valid[:, None], logits, -np.inf).max(axis=(2, 3))
         maxima = confidence_from_logits(shown[:, :, None, None], temperature)[:, :, 0, 0]
-        band = healthy_band(maxima)
+        band = _band_of_units(maxima, held.units)
     else:
-        band = fixed_band(classes, why=f"{len(measured)} normals are too few to keep some back for a threshold")
+        groups = len(set(measured.units))
+        few = f"{len(measured)} normals" + (f" of {groups} groups" if groups < len(measured) else "")
+        band = fixed_band(classes, why=f"{few} are too few to keep some back for a threshold")
     state = line_state(
         found.network, found.statistics, measured.images, spec, method=method, certainty=Certainty(temperature, band)
     )
@@ -237,6 +241,20 @@ def _checkpoint(
     told = {**base.recipe, **recipe.model_dump(mode="json")}
     whole = replace(base, network=found.network, factory=found.factory, recipe=told, lines={})
     return whole.with_line("original", found.original).with_line(name, state)
+
+
+def _band_of_units(maxima: Array, units: Sequence[str]) -> Thresholds:
+    """Of each group its highest picture: those of one part are not independent, groups are.
+
+    Args:
+        maxima: ``(N, K)`` confidence of each held-back normal's strongest cell.
+        units: ``(N,)`` its group.
+    """
+    names, which = np.unique(np.asarray(units), return_inverse=True)
+    highest = np.zeros((len(names), maxima.shape[1]), maxima.dtype)
+    np.maximum.at(highest, which, maxima)
+    of = "healthy pictures" if len(names) == len(units) else "groups of healthy pictures"
+    return healthy_band(highest, of=of)
 
 
 def _odd(checkpoint: Checkpoint, normals: Views, name: str) -> tuple[str, ...]:

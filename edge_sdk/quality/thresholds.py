@@ -52,18 +52,20 @@ def fixed_band(classes: int, *, why: str, ask_from: Array | None = None) -> Thre
     )
 
 
-def healthy_band(maxima: Array, *, alpha: float = ALPHA) -> Thresholds:
+def healthy_band(maxima: Array, *, alpha: float = ALPHA, of: str = "healthy pictures") -> Thresholds:
     """Split-conformal thresholds from the strongest cell of healthy pictures alone.
 
     Of healthy pictures to come at most ``alpha`` reach ``pass_below`` of any class, if they are like those given; it is
     the decision boundary too, since no defect says where a better one lies.  How many defects stay below nobody knows.
 
     Args:
-        maxima: ``(N, K)`` confidence of each picture's strongest cell, in [0, 1].
+        maxima: ``(N, K)`` confidence of each picture's strongest cell, in [0, 1]; of pictures that belong together,
+            such as those of one part, a row holds the highest, since only such groups are independent.
         alpha: In (0, 1).
+        of: What the rows are, for those who read it.
 
     Raises:
-        RangeError: There are fewer pictures than a quantile at ``alpha / K`` needs.
+        RangeError: There are fewer rows than a quantile at ``alpha / K`` needs.
 
     Reference:
         Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2005, section 2.2.
@@ -72,7 +74,7 @@ def healthy_band(maxima: Array, *, alpha: float = ALPHA) -> Thresholds:
     wanted = enough_for(alpha / classes)
     if count < wanted:
         raise RangeError(
-            f"{count} healthy pictures are too few for a threshold at alpha {alpha:g} of {classes} classes; "
+            f"{count} {of} are too few for a threshold at alpha {alpha:g} of {classes} classes; "
             f"give {wanted} or more"
         )
     place = math.ceil(round((count + 1) * (1 - alpha / classes), 9)) - 1
@@ -83,10 +85,10 @@ def healthy_band(maxima: Array, *, alpha: float = ALPHA) -> Thresholds:
         boundary=low,
         pass_below=low,
         defective_from=np.maximum(low, np.float32(BAND[2])),
-        how=f"conformal quantile of the strongest cell of {count} healthy pictures",
+        how=f"conformal quantile of the strongest cell of {count} {of}",
         guarantee=f"none: too many healthy pictures lie nearer than {EDGE:g} to confidence 1"
         if saturated
-        else f"conformal alpha {alpha:g} n {count}, of healthy pictures alone",
+        else f"conformal alpha {alpha:g} n {count}, of {of} alone",
     )
 
 

@@ -143,6 +143,10 @@ def test_statistics_that_count_nothing_are_refused(tmp_path: Path) -> None:
     save_moments(wrong, tmp_path / "wrong.safetensors")
     with pytest.raises(RangeError, match="trunk.bn1 has a variance below 0"):
         load_moments(tmp_path / "wrong.safetensors")
+    lacking = replace(measured, of={name: one for name, one in measured.of.items() if name != "feature"})
+    save_moments(lacking, tmp_path / "lacking.safetensors")
+    with pytest.raises(FormatError, match=r"lacking\.safetensors holds no moments of the feature, .*; measure again"):
+        load_moments(tmp_path / "lacking.safetensors")
     with pytest.raises(ConfigError, match="there is no picture to measure"):
         moments_of(net, [])
     with pytest.raises(ConfigError, match="the network has no normalisation"):

@@ -20,7 +20,7 @@ from training.data.views import Views, normalised, views_of
 from training.lines import predicted
 from training.moments import moments_of, pooled
 from training.networks.referenced import normal_rows, ordinary, referenced
-from training.normals import TRANSFERS, UNTRAINED, transfer, transfer_moments
+from training.normals import TRANSFERS, UNTRAINED, _band_of_units, transfer, transfer_moments
 from training.normals_choice import audit_drawn, chosen_by_audit
 from training.statistics import own_weights
 from training.train import train
@@ -87,7 +87,8 @@ def test_a_method_leaves_its_source_and_comes_to_a_line(method: str, source: Che
     one = transfer(source, normals(source, lines), BRIEF, methods=[method], original=given)
     assert digest_of(source) == before
     assert digest_of(one.chosen) != before
-    assert len(one.histories[method]) == (0 if method in UNTRAINED else BRIEF.iterations)
+    anew = 2 if method.startswith(("contrastive", "triplet")) else 1  # as many steps as the source and this together
+    assert len(one.histories[method]) == (0 if method in UNTRAINED else anew * BRIEF.iterations)
     assert set(one.chosen.lines) == {"original", "new"}
     assert one.chosen.line("new").method == method
     assert np.isfinite(one.chosen.line("new").feature_mean).all()
@@ -139,6 +140,27 @@ def test_pooled_places_make_a_line_without_a_picture(source: Checkpoint, lines: 
         torch.testing.assert_close(tensor, other.statistics[name], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(own.feature_mean, other.feature_mean, atol=1e-5)
     assert own.thresholds.guarantee == "none: the line is known by its statistics alone"
+
+
+def test_a_threshold_counts_groups_of_normals_and_not_their_pictures(source: Checkpoint, lines: Lines) -> None:
+    seen = normals(source, lines)
+    wide = seen.taken(np.arange(60) % len(seen))
+    alone = replace(wide, units=tuple(f"part {n}" for n in range(60)))
+    said = transfer(source, alone, BRIEF).chosen.line("new").thresholds
+    assert said.guarantee == "conformal alpha 0.1 n 20, of healthy pictures alone"
+    twice = replace(wide, units=tuple(f"part {n // 2}" for n in range(60)))
+    band = transfer(source, twice, BRIEF).chosen.line("new").thresholds
+    assert band.guarantee == "conformal alpha 0.1 n 10, of groups of healthy pictures alone"
+    few = replace(wide, units=tuple(f"block {n // 15}" for n in range(60)))
+    fixed = transfer(source, few, BRIEF).chosen.line("new").thresholds
+    assert fixed.guarantee == "none: 60 normals of 4 groups are too few to keep some back for a threshold"
+
+
+def test_a_group_stays_below_the_threshold_with_its_highest_picture() -> None:
+    maxima = np.linspace(0.1, 0.5, 20)[:, None].astype(np.float32)
+    band = _band_of_units(maxima, [f"part {n % 10}" for n in range(20)])  # part n's highest is picture n + 10
+    assert band.pass_below[0] == pytest.approx(0.5, abs=1e-4)
+    assert _band_of_units(maxima, [str(n) for n in range(20)]).pass_below[0] == pytest.approx(maxima[18, 0], abs=1e-4)
 
 
 def test_the_audit_takes_what_ranks_best_and_says_so(source: Checkpoint, lines: Lines) -> None:
