@@ -30,6 +30,7 @@ from training.scorers.gaussian import Covariance, GaussianFit, GaussianHead
 from training.scorers.network import FACTORY, ScorerNetwork, scorer_network
 from training.scorers.normals import Normals, split_normals, usual_size
 from training.scorers.patchcore import PatchCoreFit, PatchCoreHead
+from training.scorers.rim import rim_of
 from training.scorers.stfpm import StudentHead, fit_student
 from training.scorers.suspects import named, suspicious
 from training.statistics import load_statistics
@@ -41,6 +42,8 @@ FIRST = 32
 """Pictures that the channels' scales are measured on."""
 POOL_BYTES = 96 * 2**20
 """Of pictures that a training draws from; of more a part is taken by lot."""
+RIM = 64
+"""Pictures, at most, that what the border adds to distances is measured on."""
 
 
 class ScorerRecipe(Document):
@@ -97,10 +100,15 @@ def fit_scorer(
     """
     size, alike = usual_size(normals.samples, strict=strict)
     fits, holds = split_normals(normals.samples, seed=recipe.seed)
-    spec, arguments, trunk, source = _started(recipe, size, alike, lent)
+    spec, arguments, trunk, source = _started(recipe, size, lent)
     network = scorer_network(**arguments)
     _lend(network, trunk)
     fits, doubts = _fitted_without_suspects(network, fits, spec, recipe, resume, progress)
+    if not alike:
+        doubts += (f"the good parts are of several sizes; every picture is stretched to {spec.width} x {spec.height}",)
+    some = fits[:: math.ceil(len(fits) / RIM)]
+    assert network.rim is not None  # asked for in _started
+    network.rim.set_from(distances_of(network, some, spec, what="even out the border", progress=progress).maps)
     said = distances_of(network, holds, spec, what="set the threshold", progress=progress)
     strange = suspicious(said.highest)
     if strange.any():
@@ -170,7 +178,8 @@ def _fitted_without_suspects(
     looking = _gaussian_beside(network, spec, recipe) if trained(network) else network
     _fit(looking, samples, spec, recipe, progress)
     seen = distances_of(looking, samples, spec, what="look for defects", progress=progress)
-    strange = suspicious(seen.highest)
+    assert network.rim is not None
+    strange = suspicious((seen.maps * rim_of(seen.maps, network.rim.count)).max(axis=(1, 2)))
     kept = tuple(one for one, out in zip(samples, strange, strict=True) if not out)
     if trained(network):
         _train(network, kept, spec, recipe, resume, progress)
@@ -276,14 +285,15 @@ def _scale(maps: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def _started(
-    recipe: ScorerRecipe, size: tuple[int, int], alike: bool, lent: Path | None
+    recipe: ScorerRecipe, size: tuple[int, int], lent: Path | None
 ) -> tuple[PreprocessSpec, dict[str, Any], Mapping[str, Tensor], str]:
     """Preprocessing, the factory's arguments, the trunk's weights, and whence they are."""
     base = None if lent is None else load_checkpoint(lent)
     ratio = min(4.0, max(0.25, size[1] / size[0]))
     across = max(32, 32 * round(recipe.side_px * ratio**0.5 / 32))
     down = max(32, 32 * round(recipe.side_px / ratio**0.5 / 32))
-    common: dict[str, Any] = {"method": recipe.method, "height": down, "width_px": across, "stride": recipe.stride}
+    place: dict[str, Any] = {"height": down, "width_px": across, "stride": recipe.stride, "rim": True}
+    common: dict[str, Any] = {"method": recipe.method, **place}
     by_method: dict[str, dict[str, Any]] = {
         "gaussian": {"covariance": recipe.covariance},
         "patchcore": {"bank": recipe.bank},
@@ -291,8 +301,8 @@ def _started(
     }
     options = by_method[recipe.method]
     safe: Any = {"sampling": recipe.sampling, "defect_px": recipe.defect_px}
-    # of one size nothing is padded, and a few percent of stretch are the same in every picture
-    resize: Literal["stretch", "letterbox"] = "stretch" if alike else "letterbox"
+    # padding would be strange in every picture, and elsewhere in each where they are of several sizes
+    resize: Literal["stretch"] = "stretch"
     if base is None:
         weights = pretrained_weights()
         if weights is None:

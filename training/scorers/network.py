@@ -12,6 +12,7 @@ from training.networks.cellnet import trunk_of
 from training.scorers.embedding import TAPS, Stages
 from training.scorers.gaussian import GaussianHead
 from training.scorers.patchcore import PatchCoreHead
+from training.scorers.rim import Rim
 from training.scorers.stfpm import StudentHead
 
 __all__ = ["FACTORY", "METHODS", "NoveltyOutputs", "ScorerNetwork", "scorer_network"]
@@ -36,23 +37,28 @@ class ScorerNetwork(nn.Module):
         stages: The trunk's.
         head: From their maps, and the student's if there is one, to distances.
         student: A second trunk, which the head compares with the first.
+        rim: What evens out distances at the border; without it they stay as the head gives them.
     """
 
-    keep_float = ("head",)
+    keep_float = ("head", "rim")
     """The trunk alone is rounded to INT8: a whitening enlarges what rounding does to the directions in which normals
     hardly vary, and the nearest neighbour is a small difference of large numbers."""
 
-    def __init__(self, stages: Stages, head: nn.Module, student: Stages | None = None) -> None:
+    def __init__(
+        self, stages: Stages, head: nn.Module, student: Stages | None = None, *, rim: Rim | None = None
+    ) -> None:
         super().__init__()
         self.stages = stages
         self.head = head
         self.student = student
+        self.rim = rim
         self.requires_grad_(False)
         self.eval()
 
     def forward(self, frame: Tensor) -> NoveltyOutputs:
         maps = self.stages(frame)
         novelty = self.head(maps) if self.student is None else self.head(maps, self.student(frame))
+        novelty = novelty if self.rim is None else self.rim(novelty)
         return NoveltyOutputs(novelty, maps[-1].mean((2, 3)))
 
     def train(self, mode: bool = True) -> ScorerNetwork:
@@ -72,6 +78,7 @@ def scorer_network(
     taps: Sequence[int] | None = None,
     stride: int = 8,
     rank: int = 100,
+    rim: bool = False,
     **options: Any,
 ) -> ScorerNetwork:
     """The factory that a scorer's checkpoint names.
@@ -86,6 +93,7 @@ def scorer_network(
         taps: Which stages are looked at, from 0.
         stride: Pixels a cell.
         rank: Dimensions of the projected feature; nothing to ``stfpm``.
+        rim: Distances at the border are evened out, see ``training.scorers.rim``; checkpoints of before do not.
         options: Of the method: ``covariance``, or ``bank``.
 
     Raises:
@@ -97,14 +105,17 @@ def scorer_network(
     coarsest = max((*below.strides, stride))
     if height % coarsest or width_px % coarsest:
         raise ConfigError(f"the network's input is {width_px} x {height}; give multiples of {coarsest} px")
+    grid = (height // stride, width_px // stride)
+    # as far as the zeros beside the picture reach into the coarsest map
+    even = Rim(grid, 2 * coarsest // stride) if rim else None
     if method == "stfpm":
         head = StudentHead(below.channels, below.strides, stride=stride)
-        return ScorerNetwork(below, head, Stages(trunk_of(trunk, width=width, stages=stages), below.taps))
+        student = Stages(trunk_of(trunk, width=width, stages=stages), below.taps)
+        return ScorerNetwork(below, head, student, rim=even)
     total = sum(below.channels)
     if not 1 <= rank <= total:
         raise ConfigError(f"rank is {rank}, but the stages looked at have {total} channels; give 1 to {total}")
-    grid = (height // stride, width_px // stride)
     common: dict[str, Any] = {"stride": stride, "rank": rank, **options}
     if method == "gaussian":
-        return ScorerNetwork(below, GaussianHead(below.channels, below.strides, grid=grid, **common))
-    return ScorerNetwork(below, PatchCoreHead(below.channels, below.strides, **common))
+        return ScorerNetwork(below, GaussianHead(below.channels, below.strides, grid=grid, **common), rim=even)
+    return ScorerNetwork(below, PatchCoreHead(below.channels, below.strides, **common), rim=even)

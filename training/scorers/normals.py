@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from calibration.pictures import pictures_in
 from edge_sdk.errors import DatasetError
@@ -81,7 +82,7 @@ def held_back(dataset: Dataset, *, seed: int) -> frozenset[str]:
 
 
 def usual_size(samples: Sequence[Sample], *, strict: bool) -> tuple[tuple[int, int], bool]:
-    """Height and width of most pictures, and whether all are of nearly that size.
+    """Height and width of most pictures, or where they differ the middle ones, and whether all are of nearly one size.
 
     Args:
         samples: At least one.
@@ -103,6 +104,9 @@ def usual_size(samples: Sequence[Sample], *, strict: bool) -> tuple[tuple[int, i
             f"{other[0].path} is {wide} x {tall} ({len(other)} pictures are of another size), but {count} are "
             f"{width} x {height}; a station's camera gives one size, so give pictures of one"
         )
+    if other:
+        # the size that most have may be that of a few in a hundred, and nothing like the others
+        height, width = (round(median(side)) for side in zip(*sizes.values(), strict=True))
     return (height, width), not other
 
 

@@ -22,7 +22,7 @@ from training.scorers.distances import batches, distances_of, scorer_of
 from training.scorers.embedding import Joined, Stages, joined_maps
 from training.scorers.fitting import ScorerRecipe, _scale, fit_scorer, highest_of_units
 from training.scorers.network import scorer_network
-from training.scorers.normals import normals_in, split_normals
+from training.scorers.normals import normals_in, split_normals, usual_size
 
 RECIPE = ScorerRecipe(side_px=96, rank=40, alpha=0.1, bank=200)
 
@@ -150,7 +150,19 @@ def test_pictures_of_several_sizes_are_refused_where_a_station_is_made(trunk: Pa
     with pytest.raises(DatasetError, match=said):
         fit_scorer(normals_in(folder), RECIPE, lent=trunk, strict=True)
     checkpoint, _, _ = fit_scorer(normals_in(folder), RECIPE, lent=trunk)
-    assert checkpoint.preprocess.resize == "letterbox"
+    # padding would be strange in the pictures that have it
+    assert checkpoint.preprocess.resize == "stretch"
+    told = "the good parts are of several sizes; every picture is stretched to 96 x 96"
+    assert told in checkpoint.data["notes"]
+
+
+def test_where_sizes_differ_the_input_is_of_the_middle_ratio_and_not_of_the_size_that_occurs_twice(
+    tmp_path: Path
+) -> None:
+    for number, width in enumerate([60, 60, *range(180, 201, 2)]):
+        cv2.imwrite(str(tmp_path / f"{number:02d}.png"), plate(number, height=120, width=width))
+    size, alike = usual_size(normals_in(tmp_path).samples, strict=False)
+    assert size == (120, 188) and not alike
 
 
 def test_too_few_parts_for_the_rate_are_refused_where_a_station_is_made(trunk: Path, tmp_path: Path) -> None:

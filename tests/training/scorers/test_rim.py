@@ -1,0 +1,87 @@
+"""The border of a picture, which is strange in every picture, hides no defect inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edge_sdk.errors import ConfigError
+from edge_sdk.quality.measures import auroc
+from tests.training.scorers.normal_parts import write_normals, write_trunk
+from training.checkpoint import load_checkpoint, save_checkpoint
+from training.scorers.distances import scorer_of
+from training.scorers.fitting import ScorerRecipe, fit_scorer
+from training.scorers.network import scorer_network
+from training.scorers.normals import normals_in
+from training.scorers.rim import Rim, rim_of, rings
+
+
+def test_rings_are_counted_from_the_nearest_border_and_leave_an_interior() -> None:
+    np.testing.assert_array_equal(
+        rings((5, 6), 2), [[0] * 6, [0, 1, 1, 1, 1, 0], [0, 1, 2, 2, 1, 0], [0, 1, 1, 1, 1, 0], [0] * 6]
+    )
+    assert rings((4, 40), 4).max() == 1
+    assert rings((1, 7), 4).max() == 0
+    assert (rings((9, 9), 0) == 0).all()
+
+
+def test_distances_of_normals_come_out_alike_in_every_ring_and_none_is_enlarged() -> None:
+    chance = np.random.default_rng(130)
+    ring = rings((12, 14), 3)
+    grown = np.array([2.0, 1.5, 0.5, 1.0])[ring]
+    maps = (chance.gamma(9.0, 0.1, (200, 12, 14)) * grown).astype(np.float32)
+    share = rim_of(maps, 3)
+    np.testing.assert_allclose([share[ring == r].mean() for r in range(4)], [0.5, 1 / 1.5, 1, 1], rtol=0.05)
+    assert share.max() == 1 and share[ring >= 2].min() == 1
+
+
+@pytest.mark.parametrize("maps", [np.zeros((3, 8, 8)), np.ones((1, 1, 1)), np.ones((2, 2, 9))])
+def test_a_grid_too_small_for_rings_and_distances_that_do_not_vary_stay_as_they_are(maps: np.ndarray) -> None:
+    assert (rim_of(maps.astype(np.float32), 4) == 1).all()
+
+
+def test_a_defect_inside_is_seen_though_every_picture_is_stranger_at_its_border() -> None:
+    chance = np.random.default_rng(131)
+    ring = rings((16, 16), 2)
+    maps = (chance.gamma(16.0, 1 / 16, (120, 16, 16)) * np.where(ring == 0, 3.0, 1.0)).astype(np.float32)
+    spoiled = np.arange(120) >= 60
+    maps[spoiled, 8, 8] = 3.5
+    rim = Rim((16, 16), 2)
+    rim.set_from(maps[:30])
+    evened = rim(torch.from_numpy(maps[30:, None])).numpy()
+    assert auroc(maps[30:].max(axis=(1, 2)), spoiled[30:]) < 0.7
+    assert auroc(evened.max(axis=(1, 2, 3)), spoiled[30:]) > 0.99
+
+
+@pytest.mark.parametrize("method", ["gaussian", "patchcore"])
+def test_a_fitted_scorer_keeps_its_rim_and_one_of_before_loads_without(tmp_path: Path, method: str) -> None:
+    torch.set_num_threads(1)
+    trunk, good = write_trunk(tmp_path / "trunk"), write_normals(tmp_path / "good", pictures=12)
+    recipe = ScorerRecipe(method=method, side_px=96, rank=40, bank=100)  # type: ignore[arg-type]
+    checkpoint, _, _ = fit_scorer(normals_in(good), recipe, lent=trunk)
+    save_checkpoint(checkpoint, tmp_path / "scorer")
+    network = scorer_of(load_checkpoint(tmp_path / "scorer"))
+    assert network.rim is not None
+    share = network.rim.share[0, 0].numpy()
+    assert share.max() == 1 and (share > 0).all()
+    frame = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(132))
+    with torch.no_grad():
+        whole, bare = network(frame).novelty, network.head(network.stages(frame))
+    torch.testing.assert_close(whole, bare * network.rim.share)
+    before = {name: value for name, value in checkpoint.arguments.items() if name != "rim"}
+    old = scorer_network(**before)
+    old.load_state_dict({name: one for name, one in network.state_dict().items() if not name.startswith("rim.")})
+    with torch.no_grad():
+        torch.testing.assert_close(old(frame).novelty, bare)
+
+
+def test_what_a_ring_holds_follows_the_coarsest_stage() -> None:
+    network = scorer_network(
+        method="gaussian", trunk="resnet18", width=0.125, height=128, width_px=128, rank=8, stride=4, rim=True
+    )
+    assert network.rim is not None and network.rim.count == 2 * 16 // 4
+    with pytest.raises(ConfigError, match="give multiples of 16 px"):
+        scorer_network(method="gaussian", trunk="resnet18", width=0.125, height=120, width_px=128, rank=8, rim=True)
