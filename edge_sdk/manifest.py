@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import ConfigDict, Field, field_serializer, field_validator, model_validator
@@ -23,6 +23,8 @@ from edge_sdk.quality.gates import Gates
 from edge_sdk.vision.preprocess import PreprocessSpec
 
 __all__ = [
+    "BundleName",
+    "BundleVersion",
     "ClassThresholds",
     "DriftReference",
     "FileEntry",
@@ -38,6 +40,10 @@ __all__ = [
     "thresholds_of",
     "watch_of_reference",
 ]
+
+
+BundleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
+BundleVersion = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]*$", max_length=50)]
 
 
 class FileEntry(Tolerant):
@@ -153,8 +159,8 @@ class Manifest(Tolerant):
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
     schema_: Literal["bundle/1"] = Field("bundle/1", alias="schema")
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)
-    version: str = Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]*$", max_length=50)
+    name: BundleName
+    version: BundleVersion
     created_at: datetime
     line: str
     """The line that the bundle is for."""

@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from uuid import uuid4
 
 from sqlalchemy import Connection, func, select
 
 from edge_sdk.clock import Clock
 from edge_sdk.documents import canonical_json, sha256_hex, utc_text
 from edge_sdk.errors import ConfigError
+from edge_sdk.folders import begun, put_in_place, settle
 from edge_sdk.records import MentoredExport
 from mentoring.answers import answer_of, counts_of
 from mentoring.database import Database, moment_of, us_of
@@ -152,35 +152,33 @@ class Exports:
 def write_folder(export: Export, out: Path) -> None:
     """Write an export as a folder, whole or not at all.
 
-    An older export at ``out`` is replaced; anything else there is left alone.
+    An older export at ``out`` is replaced once the new one is whole and on disk; anything else there is left alone.
 
     Raises:
         ConfigError: ``out`` is there and is no export.
         OSError: The disk refused; ``out`` is as it was.
     """
+    settle(out)
     if out.exists() and not (out / "export.json").is_file() and (out.is_file() or any(out.iterdir())):
         raise ConfigError(f"{out} is there and is no export; give another --out, or an empty folder")
     out = out.resolve()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    mine = uuid4().hex[:8]
-    temporary, old = (out.with_name(f".{out.name}.{mine}.{kind}") for kind in ("part", "old"))
+    part = begun(out)
     try:
-        for folder in (temporary, temporary / "pictures", temporary / "confidence"):
+        for folder in (part / "pictures", part / "confidence"):
             folder.mkdir()
         for member in export.members:
-            with (temporary / member.path).open("wb") as file:
+            with (part / member.path).open("wb") as file:
                 file.write(member.read())
                 file.flush()
                 os.fsync(file.fileno())
-        for folder in (temporary / "pictures", temporary / "confidence", temporary):
+        for folder in (part / "pictures", part / "confidence", part):
             _fsync_folder(folder)
-        if out.exists():
-            out.rename(old)
-        temporary.rename(out)
-        _fsync_folder(out.parent)
-    finally:
-        for rest in (temporary, old):
-            shutil.rmtree(rest, ignore_errors=True)
+        put_in_place(out)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        settle(out)
+        raise
+    _fsync_folder(out.parent)
 
 
 def _answers_until(connection: Connection, mark: int) -> tuple[list[bytes], set[str]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from edge_sdk.documents import parse_json
 from edge_sdk.errors import DatasetError
+from edge_sdk.folders import settle
 from edge_sdk.records import Answer, MentoredExport, MentoredRow
 from training.truth import standing_answers
 
@@ -45,6 +46,7 @@ def read_mentored(folder: Path) -> Mentored:
         DatasetError: A file is missing, or an answer is on a picture that is gone.
         FormatError: A line is damaged.
     """
+    settle(folder)
     for name in ("export.json", "records.jsonl", "answers.jsonl"):
         if not (folder / name).is_file():
             raise DatasetError(f"{folder} holds no {name}; give a folder that `python -m mentoring export` wrote")

@@ -116,7 +116,7 @@ class Decision:
     """One sentence."""
     facts: Mapping[str, Facts]
     noise: float
-    """Score distance between equally many pictures of the original line itself."""
+    """Score distance between equally many pictures of the original line itself; infinite where one is all there is."""
     advised: str = ""
     """What the rules would take; they are not asked where a method was named, and say it all the same."""
     undecided: bool = False
@@ -133,7 +133,7 @@ class Decision:
             "advised": self.advised or self.method,
             "undecided": self.undecided,
             "why": self.why,
-            "noise": round(self.noise, 4),
+            "noise": round(self.noise, 4) if np.isfinite(self.noise) else None,
             "facts": facts,
         }
 
@@ -156,7 +156,8 @@ def noise_of(original: Scores, count: int, *, rounds: int = 40, seed: int = 0) -
     """The score distance that ``count`` pictures of the original line itself would have: the mean over draws.
 
     Of T pictures c are drawn and compared with the others, c at most half of them; the mean is scaled by
-    ``sqrt((1 / T + 1 / count) / (1 / (T - c) + 1 / c))`` to what T pictures and ``count`` others would have.
+    ``sqrt((1 / T + 1 / count) / (1 / (T - c) + 1 / c))`` to what T pictures and ``count`` others would have.  Infinite
+    where there is one picture alone: nothing is known then.
     """
     chance = np.random.default_rng(seed)
     total = len(original.logits)
@@ -176,12 +177,18 @@ def decide_method(facts: Mapping[str, Facts], *, noise: float, order: Sequence[s
 
     Args:
         facts: By method; ``source`` is the network as it is.
-        noise: Of ``noise_of``.
+        noise: Of ``noise_of``; infinite where it is not known, and then nothing is decided.
         order: Methods that may be taken; the first that does is, one that the original line does not pay for before
             one that it does.
     """
     source = facts["source"]
     here = source.score_distance
+    if not np.isfinite(noise):
+        why = (
+            "one picture of the original line is all that the new one's scores could be compared with, which does not "
+            "tell how far its pictures lie from each other, so it is left as it is: undecided; add labelled pictures"
+        )
+        return Decision("source", why, facts, noise, undecided=True)
     if here <= TELLING * noise and source.positive_rate_new <= source.positive_rate_original + CROWD_POINTS:
         why = (
             f"the scores on the new line lie as close to the original's ({here:.2f}) as pictures of the original "

@@ -25,7 +25,7 @@ from edge_sdk.labels import Labels, Thresholds
 from edge_sdk.manifest import Manifest, labels_of, manifest_id, thresholds_of
 from edge_sdk.outbox.budget import Budget
 from edge_sdk.outbox.quotas import QuotaBudgets, values_of
-from edge_sdk.outbox.selection import CHANGED, Choice, DuplicateGate, choice, strongest
+from edge_sdk.outbox.selection import Choice, DuplicateGate, choice, kept_as_changed, strongest
 from edge_sdk.outbox.store import Outbox
 from edge_sdk.outbox.tombstones import CONTROL
 from edge_sdk.records import record_from_inspection
@@ -237,11 +237,12 @@ class Mentor:
 
     def _keep(self, inspection: Inspection, drawn: bool, healthy: bool, changed: bool) -> None:
         labels, thresholds = self._judge_of(inspection.model)
-        chosen = CHANGED if changed and not drawn else self._choose(inspection, thresholds, drawn, healthy)
+        record_of_change = changed and not drawn
+        chosen = kept_as_changed(healthy) if record_of_change else self._choose(inspection, thresholds, drawn, healthy)
         if chosen is None:
             return
         thumbnail = self._gate.thumbnail(inspection.frame.pixels)
-        if chosen is not CHANGED and self._gate.seen(thumbnail):
+        if not record_of_change and self._gate.seen(thumbnail):
             self._count("duplicate")
             return
         stratum = self._afforded(chosen, inspection)

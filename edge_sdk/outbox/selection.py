@@ -29,7 +29,7 @@ from edge_sdk.labels import Thresholds
 from edge_sdk.outbox.tombstones import CONTROL
 from edge_sdk.records import Reason
 
-__all__ = ["CHANGED", "Choice", "DuplicateGate", "choice", "strongest", "value_of"]
+__all__ = ["Choice", "DuplicateGate", "choice", "kept_as_changed", "strongest", "value_of"]
 
 CONTROL_VALUE = 0.5
 """The same for every control item: what is given up among them is then as good as drawn by lot."""
@@ -48,8 +48,12 @@ class Choice:
     """What it takes from the budget; 0 for the control sample."""
 
 
-CHANGED = Choice("novelty", "drift", 1.0, 1.0, 0)
-"""Of the frame after the watch for drift found the input changed: one a change, beside both samples."""
+def kept_as_changed(healthy: bool) -> Choice:
+    """Of the frame after the watch for drift found the input changed: one a change, beside both samples.
+
+    Its stratum says why it was kept, so a part that the line knows to be healthy keeps the reason that says so.
+    """
+    return Choice("healthy" if healthy else "novelty", "drift", 1.0, 1.0, 0)
 
 
 def choice(

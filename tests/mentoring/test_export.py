@@ -198,6 +198,26 @@ def test_a_disk_that_fails_leaves_the_older_export(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hub", "out"]
 
 
+def test_a_swap_that_fails_half_way_brings_the_older_export_back(
+    hub: Hub, answered: list[Item], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    write_folder(hub.exports.at(1), out)
+    before, rename = sha256_hex((out / "export.json").read_bytes()), Path.rename
+
+    def second_fails(self: Path, target: Path) -> Path:
+        if self.name == ".out.part":
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", second_fails)
+        with pytest.raises(OSError, match="Input/output error"):
+            write_folder(hub.exports.at(3), out)
+    assert sha256_hex((out / "export.json").read_bytes()) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hub", "out"]
+
+
 def test_a_hub_without_answers_exports_an_empty_set(hub: Hub, tmp_path: Path) -> None:
     write_folder(hub.exports.at(), tmp_path / "out")
     assert (tmp_path / "out" / "records.jsonl").read_bytes() == b""

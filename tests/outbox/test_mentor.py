@@ -202,6 +202,20 @@ def test_what_the_line_knows_to_be_healthy_changes_the_reason_and_nothing_else(o
     assert mentor.snapshot()["questions_left"] == 40 - 3
 
 
+def test_a_frame_kept_for_a_change_of_the_input_says_so_and_that_its_part_is_healthy(
+    opened: Open, tmp_path: Path
+) -> None:
+    mentor = opened(draw=lambda: 1.0)
+    mentor.healthy_if = lambda inspection: inspection.frame.index == 1
+    for seed in range(2):
+        assert mentor.offer(inspected(seed, verdict=Verdict.PASSED), changed=True)
+    assert mentor.offer(inspected(1, verdict=Verdict.PASSED), changed=True), "kept though one like it is queued"
+    assert mentor.drain(30)
+    assert [(header.reason, header.stratum) for header in headers(tmp_path)] == [
+        ("novelty", "drift"), ("healthy", "drift"), ("healthy", "drift"),
+    ]  # fmt: skip
+
+
 def test_a_line_that_cannot_say_stops_nothing(
     opened: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

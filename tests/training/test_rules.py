@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -148,6 +149,15 @@ def test_noise_shrinks_with_the_pictures() -> None:
     few, many = noise_of(original, 8), noise_of(original, 200)
     assert 0 < many < few
     assert noise_of(labelled(4, 1, 0.0), 5) == float("inf")
+
+
+def test_one_picture_of_the_original_line_decides_nothing_and_is_said_so() -> None:
+    for alarms in (0.0, 1.0):
+        source = replace(facts(9.0), positive_rate_new=alarms)
+        found = decide_method({"source": source, "adabn": facts(0.1)}, noise=float("inf"))
+        assert found.method == "source" and found.undecided
+        assert found.why.startswith("one picture of the original line is all that the new one's scores could be")
+        assert json.loads(json.dumps(found.document(), allow_nan=False))["noise"] is None
 
 
 def test_weights_count_as_repeats_do() -> None:

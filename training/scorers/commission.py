@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import subprocess
 import sys
@@ -20,12 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from edge_sdk.bundles import open_bundle, prove
 from edge_sdk.errors import ConfigError, EdgeError
 from edge_sdk.frames import Frame
 from edge_sdk.inspections import Verdict
 from edge_sdk.judge import Judge
+from edge_sdk.manifest import BundleName, BundleVersion
 from edge_sdk.quality.datasets import Sample, read_image
 from edge_sdk.runners import open_runner
 from training.checkpoint import Checkpoint, check_place, save_checkpoint
@@ -75,7 +78,8 @@ def place_of(out: Path, normals: Path) -> Place:
     """Of ``--bundle``: a folder, or the bundle's own name.
 
     Raises:
-        ConfigError: A name that ends in ``.bundle`` is not ``NAME-VERSION.bundle``, or the folder holds other things.
+        ConfigError: A name that ends in ``.bundle`` is not ``NAME-VERSION.bundle`` as a manifest takes it, or the
+            folder holds other things, or cannot be written to.
     """
     if out.suffix == ".bundle":
         name, dash, version = out.stem.rpartition("-")
@@ -83,11 +87,23 @@ def place_of(out: Path, normals: Path) -> Place:
             raise ConfigError(
                 f"{out.name} names no version; give NAME-VERSION.bundle, e.g. press-3-1.bundle, or a folder"
             )
+        for what, text, kind in (("name", name, BundleName), ("version", version, BundleVersion)):
+            try:
+                TypeAdapter(kind).validate_python(text)
+            except ValidationError as error:
+                raise ConfigError(
+                    f"{out.name}: no bundle can have the {what} {text!r}; give letters, digits, dots and dashes, "
+                    "beginning with a letter or digit, e.g. press-3-1.bundle"
+                ) from error
         folder, bundles = out.with_name(out.stem), out.parent
     else:
         folder, bundles = out, out
         name = re.sub(r"[^A-Za-z0-9_.-]+", "-", normals.resolve().name).strip("-._") or "line"
         version = "1"
+    there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        why = "may not be written to" if there.is_dir() else "is a file"
+        raise ConfigError(f"nothing can be made in {folder}: {there} {why}; give another --bundle")
     check_place(folder / "checkpoint")
     return Place(folder, bundles, name, version)
 

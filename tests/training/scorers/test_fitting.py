@@ -215,3 +215,19 @@ def test_a_bundle_is_named_or_a_folder(tmp_path: Path) -> None:
     assert (folder.name, folder.version, folder.folder) == ("good-parts", "1", tmp_path / "out")
     with pytest.raises(ConfigError, match="press.bundle names no version; give NAME-VERSION.bundle"):
         place_of(tmp_path / "press.bundle", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [("press 3-1", "name 'press 3'"), ("_press-1", "name '_press'"), ("press-_1", "version '_1'"),
+     ("press-" + "1" * 51, "version '1")],
+)  # fmt: skip
+def test_a_name_that_no_bundle_takes_is_said_before_anything_is_fitted(tmp_path: Path, name: str, what: str) -> None:
+    with pytest.raises(ConfigError, match=f"no bundle can have the {what}.*; give letters, digits, dots and dashes"):
+        place_of(tmp_path / f"{name}.bundle", tmp_path)
+
+
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_fitted(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ConfigError, match=r"nothing can be made in .*press-1: .*file is a file; give another --bundle"):
+        place_of(tmp_path / "file" / "press-1.bundle", tmp_path)
