@@ -19,6 +19,7 @@ MODULES = {
     "E8": "benchmarks.adaptation.drift",
     "E9": "benchmarks.adaptation.detector",
     "L1": "benchmarks.loop",
+    "Q1": "benchmarks.quantisation.calibrating",
     "Q5": "benchmarks.export_nodes",
     "R4": "benchmarks.startup",
     "S2": "benchmarks.adaptation.parts",

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from onnx import ModelProto, TensorProto, helper
 
 from calibration.graphs import Graph
 from calibration.kept import Kept
@@ -135,7 +134,7 @@ def _watching(graph: Graph, threads: int) -> tuple[Session, dict[str, Observer]]
             "the graph has no Conv, Gemm or MatMul with fixed weights; there is nothing to quantise"
         )
     # as it is written: the last level of optimising keeps every watched tensor twice, in two layouts
-    session = open_session(_watched(graph, tensors), threads=threads, reference=True, frugal=True)
+    session = open_session(graph.model, watched=tensors, threads=threads, reference=True, frugal=True)
     return session, {name: Observer(name) for name in tensors}
 
 
@@ -203,14 +202,3 @@ def check_size(graph: Graph, spec: PreprocessSpec) -> None:
             f"the graph takes {shown} but the preprocessing makes 3 x {spec.height} x {spec.width}; "
             "give the preprocess.json that was exported with it"
         )
-
-
-def _watched(graph: Graph, tensors: Iterable[str]) -> ModelProto:
-    """The graph with the tensors among its outputs."""
-    model = ModelProto()
-    model.CopyFrom(graph.model)
-    there = {*graph.outputs, *graph.inputs}
-    for name in tensors:
-        if name not in there:
-            model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
-    return model

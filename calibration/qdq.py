@@ -12,7 +12,7 @@ from __future__ import annotations
 import difflib
 import platform
 from collections.abc import Collection
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -226,13 +226,10 @@ class _Writer:
         return name
 
     def _finished(self) -> ModelProto:
-        model = ModelProto()
-        model.CopyFrom(self._graph.model)
+        model = _without_content(self._graph.model)
         used = {name for node in self._nodes for name in node.input} | set(self._graph.outputs)
-        constants = [tensor for tensor in model.graph.initializer if tensor.name in used] + self._constants
-        del model.graph.node[:]
-        del model.graph.initializer[:]
-        del model.graph.value_info[:]
+        kept = [tensor for tensor in self._graph.model.graph.initializer if tensor.name in used]
+        constants = kept + self._constants
         model.graph.node.extend(self._nodes)
         model.graph.initializer.extend(constants)
         helper.set_model_props(
@@ -247,3 +244,22 @@ class _Writer:
         del model.graph.value_info[:]
         onnx.checker.check_model(model, full_check=True)
         return model
+
+
+def _without_content(model: ModelProto) -> ModelProto:
+    """Everything but nodes, weights and shapes, which may be large and are written anew."""
+    found = ModelProto()
+    for descriptor, value in model.ListFields():
+        if descriptor.name != "graph":
+            _copy_field(found, descriptor.name, value)
+    for descriptor, value in model.graph.ListFields():
+        if descriptor.name not in ("node", "initializer", "value_info"):
+            _copy_field(found.graph, descriptor.name, value)
+    return found
+
+
+def _copy_field(into: Any, name: str, value: Any) -> None:
+    if isinstance(value, (str, bytes, int)):
+        setattr(into, name, value)
+    else:
+        getattr(into, name).MergeFrom(value)

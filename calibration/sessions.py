@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto, helper
 
 from edge_sdk.arrays import Floats
 from edge_sdk.errors import RunnerError
@@ -39,6 +41,7 @@ class Session:
 def open_session(
     model: Path | ModelProto,
     *,
+    watched: Iterable[str] = (),
     threads: int = 1,
     reference: bool = False,
     optimise: bool = True,
@@ -48,6 +51,7 @@ def open_session(
 
     Args:
         model: A file, or a model in memory.
+        watched: Float tensors that become outputs as well, of a model in memory.
         threads: Of one operation.
         reference: Compute the graph to the bit as it is written.  ONNX Runtime otherwise sums some convolutions in
             another order: a difference in the last bit flips roundings downstream, and the answers are 20 to 48 dB
@@ -70,17 +74,32 @@ def open_session(
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     elif reference:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    data = str(model) if isinstance(model, Path) else model.SerializeToString()
-    try:
-        session = onnxruntime.InferenceSession(
-            data, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(NEVER)
-        )
-    except Exception as error:
-        name = str(model) if isinstance(model, Path) else "the graph"
-        raise RunnerError(
-            f"{name} does not open ({_brief(error)}); is it an ONNX graph for this runtime?"
-        ) from error
+    with tempfile.TemporaryDirectory(prefix="edge-sdk-") as folder:
+        path = model if isinstance(model, Path) else _written(model, watched, Path(folder) / "model.onnx")
+        try:
+            session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=list(NEVER)
+            )
+        except Exception as error:
+            name = str(model) if isinstance(model, Path) else "the graph"
+            raise RunnerError(
+                f"{name} does not open ({_brief(error)}); is it an ONNX graph for this runtime?"
+            ) from error
     return Session(session)
+
+
+def _written(model: ModelProto, watched: Iterable[str], path: Path) -> Path:
+    """The model in a file: the runtime then holds its weights once, where it keeps a copy of bytes that it is given."""
+    there = {value.name for value in (*model.graph.input, *model.graph.output)}
+    more = ModelProto()
+    more.graph.output.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in watched if name not in there
+    )
+    with path.open("wb") as file:
+        file.write(model.SerializeToString())
+        # protobuf reads messages that follow each other as one, so the model need not be copied
+        file.write(more.SerializeToString())
+    return path
 
 
 def _brief(error: Exception) -> str:

@@ -12,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from edge_sdk.documents import Document, canonical_json, parse_json, read_json, read_yaml, write_atomic
+from edge_sdk.documents import (
+    Document,
+    canonical_json,
+    parse_json,
+    read_json,
+    read_yaml,
+    write_atomic,
+    write_together,
+)
 from edge_sdk.errors import ConfigError, FormatError
 
 
@@ -113,3 +121,15 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
         write_atomic(path, b"second")
     assert path.read_bytes() == b"first"
     assert [found.name for found in tmp_path.iterdir()] == ["status.json"]
+
+
+def test_files_that_belong_together_are_written_all_or_none(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "folder" / "second"
+    first.write_bytes(b"before")
+    with pytest.raises(FileNotFoundError):
+        write_together({first: b"after", second: b"after"})
+    assert first.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [first]
+    second.parent.mkdir()
+    write_together({first: b"after", second: b"after"})
+    assert first.read_bytes() == second.read_bytes() == b"after"
