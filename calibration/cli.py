@@ -14,12 +14,13 @@ from calibration.collect import constant_tensors
 from calibration.console import bar, bars, hand_out, refusals, say
 from calibration.exported import read_exported, read_preprocess
 from calibration.graphs import Graph, load_graph
+from calibration.layers import layers_of, strangeness
 from calibration.page import html_page
 from calibration.pictures import pictures_in
 from calibration.qdq import Architecture, host_architecture, qdq_from_onnx
 from calibration.ranges import read_ranges, write_ranges
 from calibration.report import compare_on_pictures, held_out
-from calibration.report_file import report_file
+from calibration.report_file import RenderingReport, report_file
 from calibration.scales import RULES, Rule
 from calibration.thresholds import rendering_thresholds, write_thresholds
 from calibration.typed import LAYOUT, half_from_qdq
@@ -250,6 +251,10 @@ def report(
             say(f"{left_out} of the pictures were calibrated on and are left out")
         with bar("comparing with FP32", len(samples)) as step:
             judged = compare_on_pictures(graph, files, samples, spec, exported, progress=step)
+        layers = layers_of(graph, files, samples, spec, ranges=table, asked=exported.keep_float or ())
+        strange = strangeness(graph, table, samples, spec).sentence if table else None
+        if strange:
+            say(f"warning: {strange}")
         found = report_file(
             judged,
             tuple(files),
@@ -257,6 +262,8 @@ def report(
             line=exported.line,
             ranges=table,
             left_out=left_out,
+            layers=layers,
+            strange=strange,
         )
         out.mkdir(parents=True, exist_ok=True)
         page = html_page(found, judged, exported.bands(), ranges=table, title=title)
@@ -264,6 +271,11 @@ def report(
         broken = [gate.sentence for row in found.renderings.values() for gate in row.gates if not gate.held]
         for sentence in broken:
             say(f"refused: {sentence}")
+        for kind, row in found.renderings.items():
+            if row.accepted and (slower := row.refusal(found.cpu)):
+                say(f"not shipped: {row.rendering}: {slower}")
+            if not row.accepted:
+                say(_worst_layers(kind, row))
         speed = f", {found.speedup:.2f} times as fast" if found.speedup else ""
         sqnr = "no bit differs" if found.sqnr_db is None else f"{found.sqnr_db:.1f} dB"
         text = (
@@ -309,6 +321,13 @@ def thresholds(
             found[role] = {"path": str(written), **made.model_dump(mode="json", by_alias=True)}
         text = "\n".join(f"{row['path']}: {row['how']}; guarantee: {row['guarantee']}" for row in found.values())
         hand_out(found, as_json=as_json, text=text)
+
+
+def _worst_layers(kind: str, row: RenderingReport) -> str:
+    """Where to look first."""
+    rounded = sorted((one.sqnr_db, one.node) for one in row.layers if one.sqnr_db is not None)
+    listed = ", ".join(f"{node} {decibels:.1f} dB" for decibels, node in rounded[:3])
+    return f"{kind}: the layers farthest from FP32: {listed}" if listed else f"{kind}: no layer was looked at"
 
 
 def _renderings(named: list[Path], graph: Graph) -> dict[str, Path]:

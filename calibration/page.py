@@ -11,7 +11,7 @@ import numpy as np
 
 from calibration.ranges import RangeTable
 from calibration.report import Cost, Judged
-from calibration.report_file import RenderingReport, ReportFile
+from calibration.report_file import RenderingReport, ReportFile, most_moved
 from calibration.scales import RULES, rounding_db
 from edge_sdk.arrays import Array
 from edge_sdk.labels import Thresholds
@@ -72,6 +72,8 @@ def _head(report: ReportFile, title: str) -> str:
     weak = ""
     if report.weak:
         weak = f'<p class="banner weak"><b>Weak evidence:</b> only {report.n} pictures were compared.</p>'
+    if report.strange:
+        weak += f'<p class="banner weak"><b>Another kind of pictures:</b> {escape(report.strange)}.</p>'
     return (
         f"<header><h1>{escape(title)}</h1><p>INT8 against FP32 on <b>{report.n}</b> held-out pictures "
         f"of the line <b>{escape(report.line)}</b>.</p></header>{banner}{weak}"
@@ -115,7 +117,46 @@ def _rendering(kind: str, row: RenderingReport, cost: Cost, judged: Judged, band
         f'<div class="pair"><div class="scroll"><table class="gates">{gates}</table></div>'
         f"<figure>{_scatter(judged.confidence, cost.confidence, bands)}<figcaption>The surest cell of each picture: "
         "FP32 across, INT8 up. Shaded: the uncertain band.</figcaption></figure></div>"
-        f"{_pictures(cost, judged)}</section>"
+        f"{_found(row)}{_pictures(cost, judged)}{_layers(row)}</section>"
+    )
+
+
+def _found(row: RenderingReport) -> str:
+    """Score and recall, by class and by domain."""
+    lines = []
+    if row.score_fp32 is not None and row.score_int8 is not None:
+        lines.append(("average precision", "", f"{row.score_fp32:.4f}", f"{row.score_int8:.4f}"))
+    for name, seen in row.recall.items():
+        lines.append((f"recall of {name}", f"{seen.pictures}", f"{seen.fp32}", f"{seen.int8}"))
+    for name, domain in row.domains.items():
+        seen = domain.recall
+        if seen.pictures:
+            lines.append((f"recall on {name}", f"{seen.pictures}", f"{seen.fp32}", f"{seen.int8}"))
+        lines.append((f"same verdict on {name}", f"{domain.pictures}", "", f"{100 * domain.agreement:.1f} %"))
+    if not lines:
+        return ""
+    cells = "".join("<tr>" + "".join(f"<td>{escape(value)}</td>" for value in line) + "</tr>" for line in lines)
+    heads = "<tr><th></th><th>pictures</th><th>FP32</th><th>INT8</th></tr>"
+    return f'<h3>What is found</h3><div class="scroll"><table class="tensors">{heads}{cells}</table></div>'
+
+
+def _layers(row: RenderingReport) -> str:
+    """The layers with weights, those farthest from FP32 first."""
+    if not row.layers:
+        return ""
+    order = sorted(row.layers, key=lambda layer: math.inf if layer.sqnr_db is None else layer.sqnr_db)
+    cells = "".join(
+        f"<tr><td><code>{escape(layer.node)}</code></td>"
+        f"{_bar(math.inf if layer.sqnr_db is None else layer.sqnr_db)}"
+        f"<td>{_db(math.inf if layer.sqnr_db is None else layer.sqnr_db)}</td>"
+        f"<td>{'' if layer.gain_db is None else f'{layer.gain_db:+.2f} dB'}</td>"
+        f"<td>{'int8' if layer.why_float is None else f'float: {escape(layer.why_float)}'}</td></tr>"
+        for layer in order
+    )
+    heads = "<tr><th>layer</th><th>result, dB</th><th></th><th>gain in float</th><th>runs in</th></tr>"
+    return (
+        "<h3>Layer by layer, with all that was lost before</h3>"
+        f'<div class="scroll"><table class="tensors">{heads}{cells}</table></div>'
     )
 
 
@@ -152,8 +193,7 @@ def _pictures(cost: Cost, judged: Judged) -> str:
     if cost.flips:
         places, heading = [flip.place for flip in cost.flips], "Pictures with another verdict"
     else:
-        moved = np.nan_to_num(np.abs(before - after), nan=1.0)
-        places = [int(place) for place in np.argsort(-moved, kind="stable")[:4]]
+        places = most_moved(judged, cost)[:4]
         heading = "No verdict changed; these moved most"
     flips = {flip.place: flip for flip in cost.flips}
     cards = []
@@ -219,10 +259,13 @@ def _span(lo: float, hi: float) -> str:
 
 
 def _foot(report: ReportFile) -> str:
+    tried = ", ".join(f"{rule} {'exact' if db is None else f'{db:.1f} dB'}" for rule, db in report.rules_db.items())
+    chosen = f"{report.chosen_on} pictures of their own: {tried}" if report.chosen_on else "nothing: the rule was given"
     calibrated = f"{report.calibrated_on} pictures, rule {report.rule}" if report.calibrated_on else "unknown"
     facts: Sequence[tuple[str, str]] = (
         ("graph", report.graph_sha256[:16]),
         ("calibrated on", calibrated),
+        ("rule chosen on", chosen),
         ("left out", f"{report.left_out} pictures that were calibrated on" if report.left_out else "none"),
         ("processor", f"{report.cpu} ({', '.join(report.instructions) or 'no INT8 instructions known'})"),
     )

@@ -32,6 +32,7 @@ from edge_sdk.vision.tiles import outputs_of_frame
 __all__ = [
     "VERDICTS",
     "Cost",
+    "Domain",
     "Flip",
     "Judged",
     "compare_on_pictures",
@@ -60,6 +61,19 @@ class Flip:
 
 
 @dataclass(frozen=True)
+class Domain:
+    """What INT8 cost on the pictures of one domain."""
+
+    pictures: int
+    flips: int
+    defective: int
+    """Pictures labelled so."""
+    found_before: int
+    """Of these, with FP32."""
+    found_after: int
+
+
+@dataclass(frozen=True)
 class Cost:
     """What one rendering cost."""
 
@@ -73,6 +87,10 @@ class Cost:
     feature_sqnr_db: float | None
     confidence: Floats
     """``(N, K)`` surest cell of each class and picture."""
+    scores: tuple[float, float] | None
+    """Average precision of pictures, FP32 and INT8; none where the pictures' labels do not tell."""
+    domains: Mapping[str, Domain]
+    """By domain, of those that are named."""
     fp32_ms: float | None
     """Median of one frame on one thread; none where speed on this machine says nothing."""
     int8_ms: float | None
@@ -171,7 +189,8 @@ def compare_on_pictures(
         other = area_logits(rendered, normals=exported.normals)
         assert other is not None  # a rendering has the outputs of its graph
         raw = next(((whole[name], rendered[name]) for name in ("boxes", "novelty") if name in whole), None)
-        measured = _measured(cells, other, samples, bands, temperature, raw)
+        scores = _scores(cells, other, samples, temperature)
+        measured = _measured(cells, other, samples, bands, temperature, raw, scores)
         surest = confidence_from_logits(other, temperature).max(axis=(2, 3))
         found = verdicts(confidence_from_logits(other, temperature), bands)
         feature = sqnr_db(whole["feature"], rendered["feature"]) if "feature" in whole else None
@@ -184,6 +203,8 @@ def compare_on_pictures(
                 flips=_flips(measured, samples, verdicts(confidence, bands), found, confidence, surest),
                 feature_sqnr_db=feature,
                 confidence=surest,
+                scores=scores,
+                domains=_domains(samples, measured, verdicts(confidence, bands) > 0, found > 0),
                 fp32_ms=times[0],
                 int8_ms=times[1],
             )
@@ -197,6 +218,37 @@ def _keep(into: dict[str, list[Floats]], outputs: Mapping[str, Floats]) -> None:
             into[name].append(outputs[name])
 
 
+def _scores(
+    cells: Floats, other: Floats, samples: Sequence[Sample], temperature: Floats
+) -> tuple[float, float] | None:
+    """Average precision of pictures by their surest cell, before and after."""
+    known = np.array([sample.healthy is not None for sample in samples])
+    truth = np.array([sample.healthy is False for sample in samples])
+    if not truth.any() or not (known & ~truth).any():
+        return None
+    warmth = np.asarray(temperature, np.float32).reshape(-1, 1, 1)
+    before, after = ((logits / warmth).max(axis=(1, 2, 3))[known] for logits in (cells, other))
+    if not np.isfinite(after).all():
+        return None
+    return average_precision(before, truth[known]), average_precision(after, truth[known])
+
+
+def _domains(samples: Sequence[Sample], measured: Measured, before: Array, after: Array) -> dict[str, Domain]:
+    flipped = set(measured.flips)
+    found = {}
+    for name in sorted({sample.domain for sample in samples if sample.domain}):
+        places = [n for n, sample in enumerate(samples) if sample.domain == name]
+        defective = [n for n in places if samples[n].healthy is False]
+        found[name] = Domain(
+            pictures=len(places),
+            flips=len(flipped & set(places)),
+            defective=len(defective),
+            found_before=int(before[defective].sum()),
+            found_after=int(after[defective].sum()),
+        )
+    return found
+
+
 def _measured(
     cells: Floats,
     other: Floats,
@@ -204,20 +256,11 @@ def _measured(
     bands: Thresholds,
     temperature: Floats,
     raw: tuple[Floats, Floats] | None,
+    scores: tuple[float, float] | None,
 ) -> Measured:
     """The comparison, with score and recall where the pictures' labels are known."""
     base = compare(cells, other, bands, temperature=temperature, raw=raw)
-    healthy = [sample.healthy for sample in samples]
-    known = np.array([one is not None for one in healthy])
-    truth = np.array([one is False for one in healthy])
-    drop = None
-    if truth.any() and (known & ~truth).any():
-        warmth = np.asarray(temperature, np.float32).reshape(-1, 1, 1)
-        scores = [(logits / warmth).max(axis=(1, 2, 3))[known] for logits in (cells, other)]
-        if np.isfinite(scores[1]).all():
-            drop = 100 * (
-                average_precision(scores[0], truth[known]) - average_precision(scores[1], truth[known])
-            )
+    truth = np.array([sample.healthy is False for sample in samples])
     found = [verdicts(confidence_from_logits(logits, temperature), bands) > 0 for logits in (cells, other)]
     recall = {}
     for label in sorted({sample.label for sample in samples if sample.healthy is False}):
@@ -228,7 +271,7 @@ def _measured(
         flips=base.flips,
         cells_agreement=base.cells_agreement,
         sqnr_db=base.sqnr_db,
-        score_drop_points=drop,
+        score_drop_points=100 * (scores[0] - scores[1]) if scores else None,
         recall=recall,
     )
 

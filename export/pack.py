@@ -256,11 +256,7 @@ def _refusal(report: ReportFile | None, kind: str, path: Path) -> str | None:
         raise FormatError(
             f"the report is of another {path.name}; make the report again: python -m calibration report"
         )
-    if not row.accepted:
-        return next(gate.sentence for gate in row.gates if not gate.held)
-    if row.speedup is not None and row.speedup < 1:
-        return f"it is {row.speedup:.2f} times as fast as FP32 on {report.cpu}, so FP32 is shipped"
-    return None
+    return row.refusal(report.cpu)
 
 
 def _files(parts: _Parts, graphs: dict[str, Path], golden: GoldenSet) -> dict[str, tuple[bytes, str]]:

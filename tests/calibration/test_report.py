@@ -153,6 +153,49 @@ def test_the_report_says_what_int8_cost(root: Path) -> None:
     assert f"{root / 'work' / 'model.trt.onnx'} lies beside it and is compared too" in talk
 
 
+def test_the_report_says_what_is_found_and_where_it_is_lost(root: Path) -> None:
+    with_bands(root / "work", 0.995, 0.999)
+    work = root / "work"
+    halves = root / "halves"
+    rows = ["image,label,domain"]
+    for n in range(16):
+        name, label = "left" if n < 8 else "right", "spot" if n % 2 else "good"
+        (halves / name).mkdir(parents=True, exist_ok=True)
+        (halves / name / f"{n:03d}.png").write_bytes((root / "others" / f"{n:03d}.png").read_bytes())
+        rows.append(f"{name}/{n:03d}.png,{label},{name}")
+    (halves / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    words = ("report", work / "model.onnx", "--int8", work / "model.cpu.onnx", "--pictures", halves, "--out", work)
+    code, _, talk = run(*words)
+    assert code == 0, talk
+    read = parse_json((work / "report.json").read_bytes(), ReportFile, name="report.json")
+    assert set(read.rules_db) == set(RULES) and read.chosen_on == 2
+    for row in read.renderings.values():
+        assert row.score_fp32 is not None and row.score_int8 is not None and row.score_drop_points is not None
+        assert row.score_drop_points == pytest.approx(100 * (row.score_fp32 - row.score_int8))
+        assert row.recall["spot"].pictures == 8
+        assert set(row.domains) == {"left", "right"}
+        assert sum(one.recall.fp32 for one in row.domains.values()) == row.recall["spot"].fp32
+        assert sum(round((1 - one.agreement) * one.pictures) for one in row.domains.values()) == len(row.flips)
+        assert [layer.node for layer in row.layers][:2] == ["stem.node", "one.a.node"]
+        assert all(layer.sqnr_db is None or layer.sqnr_db > 10 for layer in row.layers)
+        moved = [abs(one.confidence_fp32 - one.confidence_int8) for one in row.worst]
+        assert len(moved) == 12 and moved[0] == max(moved)
+    page = (work / "report.html").read_text(encoding="utf-8")
+    for text in ("recall of spot", "recall on left", "Layer by layer", "rule chosen on", "<code>two.way.node</code>"):
+        assert text in page
+
+
+def test_a_rendering_slower_than_fp32_is_not_shipped(root: Path) -> None:
+    report_of(root)
+    read = parse_json((root / "work" / "report.json").read_bytes(), ReportFile, name="report.json")
+    row = read.renderings["cpu"].model_copy(update={"accepted": True})
+    assert row.model_copy(update={"speedup": 0.8}).refusal("a CPU") == (
+        "it is 0.80 times as fast as FP32 on a CPU, so FP32 is shipped"
+    )
+    assert row.model_copy(update={"speedup": 1.2}).refusal("a CPU") is None
+    assert row.model_copy(update={"speedup": None}).refusal("a CPU") is None
+
+
 def test_every_flipped_verdict_is_listed_by_picture(root: Path) -> None:
     # a threshold in the midst of what the pictures reach: rounding takes some across
     sure = sorted(largest(root / "work", root / "others"))
@@ -184,6 +227,7 @@ def test_a_rendering_that_breaks_a_gate_is_refused_by_name(root: Path) -> None:
     code, _, talk = report_of(root)
     assert code == 0
     assert "refused: the outputs are " in talk
+    assert "cpu: the layers farthest from FP32: two.b.node " in talk
     assert not parse_json((work / "report.json").read_bytes(), ReportFile, name="report.json").accepted
     assert "<b>Refused:</b> CPU rendering (ONNX Runtime)" in (work / "report.html").read_text(
         encoding="utf-8"
