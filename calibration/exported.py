@@ -14,7 +14,8 @@ from edge_sdk.labels import Thresholds
 from edge_sdk.manifest import ClassThresholds
 from edge_sdk.vision.preprocess import PreprocessSpec
 
-__all__ = ["Exported", "ParityRow", "read_exported", "read_preprocess", "write_exported", "write_preprocess"]
+__all__ = ["Exported", "ParityRow", "exported_bytes", "preprocess_bytes", "read_exported", "read_preprocess",
+           "write_exported", "write_preprocess"]  # fmt: skip
 
 
 class _PreprocessFile(Tolerant):
@@ -65,6 +66,12 @@ class Exported(Tolerant):
     """Nodes that an INT8 rendering leaves as they are, where the network says so."""
     cell_px: int
     parity: tuple[ParityRow, ...]
+    way: Literal["dynamo", "torchscript"] = "dynamo"
+    """How torch wrote it."""
+    note: str | None = None
+    """Why it was traced, where it was."""
+    fused_sha256: str | None = None
+    """Of ``model.fused.onnx``, the same graph with its preprocessing inside, where it was asked for."""
     versions: dict[str, str] = Field(default_factory=dict)
 
     def bands(self) -> Thresholds:
@@ -93,7 +100,12 @@ def read_preprocess(path: Path) -> PreprocessSpec:
 
 def write_preprocess(path: Path, spec: PreprocessSpec) -> None:
     """Write ``preprocess.json``."""
-    write_atomic(path, canonical_json({"schema": "preprocess/1", "preprocess": spec.document()}) + b"\n")
+    write_atomic(path, preprocess_bytes(spec))
+
+
+def preprocess_bytes(spec: PreprocessSpec) -> bytes:
+    """Of ``preprocess.json``."""
+    return canonical_json({"schema": "preprocess/1", "preprocess": spec.document()}) + b"\n"
 
 
 def read_exported(path: Path) -> Exported:
@@ -107,7 +119,12 @@ def read_exported(path: Path) -> Exported:
 
 def write_exported(path: Path, exported: Exported) -> None:
     """Write ``export.json``."""
-    write_atomic(path, canonical_json(exported) + b"\n")
+    write_atomic(path, exported_bytes(exported))
+
+
+def exported_bytes(exported: Exported) -> bytes:
+    """Of ``export.json``."""
+    return canonical_json(exported) + b"\n"
 
 
 def shapes_of(values: Any) -> dict[str, list[str | int]]:

@@ -27,6 +27,7 @@ NOTE = "<!-- Written by `make docs`; edit the code it comes from. -->\n\n"
 DOCUMENTS = {
     "station-1": ("edge_sdk.config", "StationConfig", "`station.yaml`, what a station is told"),
     "dataset-1": ("edge_sdk.quality.layouts", "DatasetFile", "`dataset.yaml` beside labelled pictures"),
+    "module-1": ("export.recipe", "ModuleRecipe", "a recipe file of `python -m export onnx`"),
     "recipe-1": ("training.config", "Config", "a recipe file of `python -m training`"),
     "bundle-1": ("edge_sdk.manifest", "Manifest", "`manifest.json` of a bundle"),
     "item-1": ("edge_sdk.records", "ItemHeader", "the first line of an item file"),

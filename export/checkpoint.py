@@ -64,8 +64,11 @@ class LineFile(Tolerant):
 class Checkpoint:
     """A checkpoint for one of its lines."""
 
-    def __init__(self, root: Path, file: CheckpointFile, line: str, said: LineFile) -> None:
+    def __init__(
+        self, root: Path, file: CheckpointFile, line: str, said: LineFile, *, named: Path | None = None
+    ) -> None:
         self.root = root
+        self._named = named or root / "checkpoint.json"
         self.file = file
         self.line = line
         self.said = said
@@ -92,8 +95,17 @@ class Checkpoint:
             FormatError: The weights are damaged, or of another architecture.
             ConfigError: The factory cannot be imported, or does not take the arguments.
         """
-        module = self._made()
-        weights = _tensors(self.weights_path)
+        return self.filled(self.weights_path)
+
+    def filled(self, path: Path) -> torch.nn.Module:
+        """The network with the weights of a file, ready to infer.
+
+        Raises:
+            FormatError: The weights are damaged, or of another architecture.
+            ConfigError: The factory cannot be imported, or does not take the arguments.
+        """
+        module = self.made()
+        weights = _tensors(path)
         if self.line_path.exists():
             own = _tensors(self.line_path)
             strange = sorted(own.keys() - weights.keys())
@@ -109,16 +121,21 @@ class Checkpoint:
         ]
         if missing or extra or differ:
             raise FormatError(
-                f"{self.weights_path} is of another architecture than {self.file.factory} makes: "
+                f"{path} is of another architecture than {self.file.factory} makes: "
                 + "; ".join(_difference(there, weights, missing, extra, differ))
-                + "; mind the arguments in checkpoint.json"
+                + f"; mind the arguments in {self._named.name}"
             )
         module.load_state_dict(weights)
         return module.eval()
 
-    def _made(self) -> torch.nn.Module:
+    def made(self) -> torch.nn.Module:
+        """What the factory makes, with the weights that it gives.
+
+        Raises:
+            ConfigError: The factory cannot be imported, or does not take the arguments.
+        """
         path, _, name = self.file.factory.partition(":")
-        where = self.root / "checkpoint.json"
+        where = self._named
         try:
             factory = getattr(importlib.import_module(path), name)
         except ImportError as error:

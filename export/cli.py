@@ -41,20 +41,44 @@ Trust = Annotated[
 
 @app.command("onnx", epilog="Example: python -m export onnx build/checkpoint --line new --out build/new")
 def export_onnx(
-    checkpoint: Annotated[Path, typer.Argument(help="Folder that training wrote.", show_default=False)],
-    line: Line,
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CHECKPOINT|RECIPE",
+            help="Folder that training wrote, or a YAML recipe that names a torch module.",
+            show_default=False,
+        ),
+    ],
     out: Out,
+    line: Annotated[
+        str | None, typer.Option("--line", help="The line that the model is for; a recipe says it itself.")
+    ] = None,
     opset: Annotated[int, typer.Option("--opset", help="Asked for, and checked afterwards.")] = 19,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Compared with torch besides 1 and 2.")] = 5,
+    fixed: Annotated[
+        bool, typer.Option("--fixed-batch", help="Take --batch frames and no other number; without it any.")
+    ] = False,
+    fused: Annotated[
+        bool, typer.Option("--fused", help="Write model.fused.onnx too: uint8 pictures in, preprocessing inside.")
+    ] = False,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Of torch.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Write model.onnx, preprocess.json and export.json, compared with torch at several batch sizes."""
     with refusals():
         from export.exporting import export_checkpoint
+        from export.recipe import checkpoint_from_recipe
 
+        if source.suffix.lower() in (".yaml", ".yml"):
+            made = checkpoint_from_recipe(source, out)
+            if line not in (None, made.line):
+                raise ConfigError(f"{source} is for the line {made.line}, not {line}; leave --line out")
+            source, line = made.root, made.line
+            say(f"{source}: the network's checkpoint, for `export pack --ckpt`")
+        if line is None:
+            raise ConfigError("--line is missing; name the line of the checkpoint that the model is for")
         found = export_checkpoint(
-            checkpoint, line=line, out=out, opset=opset, batch=batch, threads=threads, say=say
+            source, line=line, out=out, opset=opset, batch=batch, fixed=fixed, fused=fused, threads=threads, say=say
         )
         worst = max(row.greatest_difference for row in found.parity)
         text = (

@@ -9,13 +9,17 @@ from pathlib import Path
 import torch
 from onnx import ModelProto
 
-from calibration.exported import Exported, shapes_of, write_exported, write_preprocess
-from edge_sdk.documents import sha256_hex, write_atomic
+from calibration.exported import Exported, exported_bytes, preprocess_bytes, shapes_of
+from edge_sdk.documents import sha256_hex, write_together
 from export.checkpoint import read_checkpoint
-from export.graph import OPSET, check_grid, kept_in_float, onnx_from_torch, outputs_of
+from export.fused import check_fused, with_preprocessing
+from export.graph import OPSET, check_grid, graph_of, kept_in_float, outputs_of
 from export.parity import BATCHES, check_parity
 
-__all__ = ["export_checkpoint"]
+__all__ = ["FUSED", "export_checkpoint"]
+
+FUSED = "model.fused.onnx"
+"""Beside ``model.onnx``, where it was asked for."""
 
 
 def export_checkpoint(
@@ -25,6 +29,8 @@ def export_checkpoint(
     out: Path,
     opset: int = OPSET,
     batch: int = BATCHES[-1],
+    fixed: bool = False,
+    fused: bool = False,
     threads: int = 1,
     say: Callable[[str], None] = lambda text: None,
 ) -> Exported:
@@ -36,6 +42,8 @@ def export_checkpoint(
         out: Made if need be; nothing is written before everything was checked.
         opset: Asked for.
         batch: Compared with torch besides 1 and 2.
+        fixed: The graph takes ``batch`` frames and no other number; without it any.
+        fused: Write ``model.fused.onnx`` too, the graph with its preprocessing inside.
         threads: Of torch.
         say: Told what is being done.
 
@@ -52,11 +60,20 @@ def export_checkpoint(
         outputs_of(network, file.preprocess), file.preprocess, cell_px=file.cell_px, classes=len(file.classes)
     )
     say(f"exporting {file.factory} for the line {line}, opset {opset}")
-    model = onnx_from_torch(network, file.preprocess, opset=opset)
-    sizes = tuple(dict.fromkeys((1, 2, batch)))
+    made = graph_of(network, file.preprocess, opset=opset, batch=batch if fixed else None)
+    model = made.model
+    if made.note:
+        say(f"note: {made.note}")
+    sizes = (batch,) if fixed else tuple(dict.fromkeys((1, 2, batch)))
     say(f"comparing with torch at batch {', '.join(map(str, sizes))}")
     parity = check_parity(network, model, file.preprocess, batches=sizes)
     data = graph_bytes(model)
+    inside = None
+    if fused:
+        say("comparing with its preprocessing inside, on letterboxed pictures")
+        whole = with_preprocessing(model, file.preprocess)
+        check_fused(model, whole, file.preprocess)
+        inside = graph_bytes(whole)
     weights, own = checkpoint.digests()
     exported = Exported(
         graph_sha256=sha256_hex(data),
@@ -77,12 +94,22 @@ def export_checkpoint(
         keep_float=kept_in_float(network, model) or None,
         cell_px=file.cell_px,
         parity=parity,
+        way=made.way,
+        note=made.note or None,
+        fused_sha256=None if inside is None else sha256_hex(inside),
         versions={name: metadata.version(name) for name in ("torch", "onnx", "onnxscript", "onnxruntime")},
     )
     out.mkdir(parents=True, exist_ok=True)
-    write_atomic(out / "model.onnx", data)
-    write_preprocess(out / "preprocess.json", file.preprocess)
-    write_exported(out / "export.json", exported)
+    files = {
+        out / "model.onnx": data,
+        out / "preprocess.json": preprocess_bytes(file.preprocess),
+        out / "export.json": exported_bytes(exported),
+    }
+    if inside is not None:
+        files[out / FUSED] = inside
+    write_together(files)
+    if inside is None:
+        (out / FUSED).unlink(missing_ok=True)  # of an older graph
     return exported
 
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import onnx
 import torch
-from onnx import ModelProto
+from onnx import ModelProto, helper
 from torch import Tensor, nn
 
-from edge_sdk.errors import EdgeError, FormatError
+from edge_sdk.errors import FormatError
 from edge_sdk.vision.preprocess import PreprocessSpec
+from export.exporters import ExportError, Made, first_line, made_by_torch
 
 __all__ = [
     "IR",
@@ -23,6 +21,7 @@ __all__ = [
     "ExportError",
     "Named",
     "check_grid",
+    "graph_of",
     "kept_in_float",
     "onnx_from_torch",
     "outputs_of",
@@ -35,10 +34,6 @@ IR = 10
 OUTPUTS = ("cells", "novelty", "boxes", "scores", "feature")
 """What a graph may give, in this order."""
 _JUDGED = {"cells", "novelty", "boxes"}
-
-
-class ExportError(EdgeError, RuntimeError):
-    """The network could not be written as asked."""
 
 
 class Named(nn.Module):
@@ -69,7 +64,7 @@ def outputs_of(network: nn.Module, spec: PreprocessSpec) -> dict[str, Tensor]:
         raise
     except Exception as error:  # anybody's network fails in its own way
         raise ExportError(
-            f"the network does not take frames of {tuple(frame.shape)} ({_first_line(error)}); "
+            f"the network does not take frames of {tuple(frame.shape)} ({first_line(error)}); "
             "mind width and height of the preprocessing"
         ) from error
     strange = sorted(found.keys() - set(OUTPUTS))
@@ -81,46 +76,39 @@ def outputs_of(network: nn.Module, spec: PreprocessSpec) -> dict[str, Tensor]:
     return {name: found[name] for name in OUTPUTS if name in found}
 
 
-def onnx_from_torch(network: nn.Module, spec: PreprocessSpec, *, opset: int = OPSET) -> ModelProto:
-    """Write a network as ONNX.
+def onnx_from_torch(
+    network: nn.Module, spec: PreprocessSpec, *, opset: int = OPSET, batch: int | None = None
+) -> ModelProto:
+    """Write a network as ONNX; see ``graph_of``."""
+    return graph_of(network, spec, opset=opset, batch=batch).model
+
+
+def graph_of(network: nn.Module, spec: PreprocessSpec, *, opset: int = OPSET, batch: int | None = None) -> Made:
+    """Write a network as ONNX, and say how that was done.
 
     Args:
         network: Takes ``(N, 3, H, W)`` float32; gives a mapping, a named tuple or a tuple beginning with
             ``cells``.
         spec: Height and width.
         opset: Asked for, and checked afterwards.
+        batch: Fixes N; without it N is the one dimension that is open.
 
     Returns:
-        A checked model with input ``frame``, dynamic in N alone, without metadata.
+        A checked model with input ``frame``, without metadata.
 
     Raises:
-        ExportError: The exporter cannot follow the network, or wrote another opset than asked.
+        ExportError: The exporters cannot follow the network, or wrote another opset than asked.
     """
-    names = tuple(outputs_of(network, spec))
+    given = outputs_of(network, spec)
+    names = tuple(given)
     # with a batch of 1 an exporter may take the batch for a constant
-    example = torch.zeros(2, 3, spec.height, spec.width)
-    batch = torch.export.Dim("N")
-    with _quietly():
-        try:
-            program = torch.onnx.export(
-                Named(network, names).eval(),
-                (example,),
-                dynamo=True,
-                opset_version=opset,
-                dynamic_shapes=({0: batch},),
-                input_names=["frame"],
-                output_names=list(names),
-                verbose=False,
-                external_data=False,
-            )
-        except Exception as error:  # the exporter raises what anybody's code raised inside it
-            raise ExportError(
-                f"torch cannot export the network ({_first_line(_root(error))}); "
-                "write its forward without branches that depend on the data"
-            ) from error
-    if program is None:
-        raise ExportError("torch gave no graph; is the package onnxscript installed?")
-    model = stripped(program.model_proto)
+    example = torch.zeros(batch or 2, 3, spec.height, spec.width)
+    made = made_by_torch(Named(network, names).eval(), names, example, opset=opset, dynamic=batch is None)
+    model = stripped(made.model)
+    for value in model.graph.output:
+        # tracing leaves dimensions open that are not
+        dims = (batch or "N", *given[value.name].shape[1:])
+        value.CopyFrom(helper.make_tensor_value_info(value.name, value.type.tensor_type.elem_type, dims))
     written = {entry.domain: entry.version for entry in model.opset_import}
     if written.get("") != opset or set(written) != {""}:
         shown = ", ".join(f"{domain or 'onnx'} {version}" for domain, version in sorted(written.items()))
@@ -130,8 +118,8 @@ def onnx_from_torch(network: nn.Module, spec: PreprocessSpec, *, opset: int = OP
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"torch wrote a graph that ONNX refuses ({_first_line(error)})") from error
-    return model
+        raise ExportError(f"torch wrote a graph that ONNX refuses ({first_line(error)})") from error
+    return Made(model, made.way, made.note)
 
 
 def stripped(model: ModelProto) -> ModelProto:
@@ -185,8 +173,18 @@ def kept_in_float(network: nn.Module, model: ModelProto) -> tuple[str, ...]:
     Args:
         network: May have an attribute ``keep_float``, names of submodules.
         model: That it was exported to; its weights are still called as the network's.
+
+    Raises:
+        ExportError: A submodule has no weight in the graph, as where tracing folds and renames it.
     """
     submodules = tuple(f"network.{name}." for name in getattr(network, "keep_float", ()))
+    weights = {tensor.name for tensor in model.graph.initializer}
+    lost = [one for one in submodules if not any(name.startswith(one) for name in weights)]
+    if lost:
+        raise ExportError(
+            f"the network keeps {lost[0].removeprefix('network.').rstrip('.')} in float, but no weight of the graph is "
+            "called so; name a submodule that has weights, or leave it out of keep_float"
+        )
     below: set[str] = set()
     kept = []
     for node in model.graph.node:
@@ -226,42 +224,3 @@ def _by_name(found: Any) -> dict[str, Tensor]:
     if bad:
         raise ExportError(f"the network's output {bad[0]} is no tensor; give a dict of tensors by name")
     return named
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Without the exporter's talk: it warns of its own deprecations and of packages that nobody asked for."""
-    loggers = [
-        logging.getLogger(name)
-        for name in ("torch.onnx", "torch.export", "torch._dynamo", "onnxscript", "onnx_ir")
-    ]
-    loggers += list(_children(loggers))
-    before = [(logger, logger.level) for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in before:
-            logger.setLevel(level)
-
-
-def _children(loggers: Iterable[logging.Logger]) -> Iterator[logging.Logger]:
-    prefixes = tuple(f"{logger.name}." for logger in loggers)
-    for name, logger in list(logging.root.manager.loggerDict.items()):
-        if isinstance(logger, logging.Logger) and name.startswith(prefixes):
-            yield logger
-
-
-def _root(error: BaseException) -> BaseException:
-    """What began it: the exporter wraps its errors several times."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__

@@ -10,7 +10,7 @@ import numpy as np
 
 from edge_sdk.errors import ConfigError, DatasetError
 from edge_sdk.quality.datasets import Dataset, Line, Lines
-from training.checkpoint import Checkpoint, LineState
+from training.checkpoint import Checkpoint, LineState, check_untiled
 from training.data.views import Views, views_of
 from training.lines import boundary_logits, line_state, predicted, uncalibrated
 from training.methods import METHODS, Adapted, Task
@@ -78,6 +78,7 @@ def adapt(
         DatasetError: The new line has fewer than two pictures to adapt to.
         ConfigError: There is no method of that name.
     """
+    check_untiled(checkpoint, what="adapt")
     tried = _tried(methods, checkpoint)
     spec, grid = checkpoint.preprocess, checkpoint.grid
     line = lines.line(name)

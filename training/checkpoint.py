@@ -31,7 +31,7 @@ from edge_sdk.labels import Thresholds
 from edge_sdk.vision.preprocess import PreprocessSpec
 from training.networks.cellnet import CellNetwork
 
-__all__ = ["FACTORY", "Checkpoint", "LineState", "check_place", "load_checkpoint", "save_checkpoint"]
+__all__ = ["FACTORY", "Checkpoint", "LineState", "check_place", "check_untiled", "load_checkpoint", "save_checkpoint"]
 
 FACTORY = "training.networks.cellnet:cell_network"
 SCHEMA = "checkpoint/1"
@@ -111,6 +111,19 @@ def check_place(folder: Path) -> None:
         raise ConfigError(f"{folder} is a file; give a folder to write the checkpoint to")
     if folder.exists() and any(folder.iterdir()) and not (folder / "checkpoint.json").is_file():
         raise ConfigError(f"{folder} holds something else than a checkpoint; give an empty folder, or a new name")
+
+
+def check_untiled(checkpoint: Checkpoint, *, what: str) -> None:
+    """Refuse a checkpoint whose pictures are cut into tiles.
+
+    Raises:
+        ConfigError: They are, and ``what`` would take tiles for pictures.
+    """
+    if checkpoint.preprocess.tile_overlap_px is not None:
+        raise ConfigError(
+            f"the checkpoint cuts pictures into tiles (tile_overlap_px), which {what} does not take yet; it can be "
+            "evaluated, exported and run; train one without tile_overlap_px for this"
+        )
 
 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:

@@ -12,7 +12,7 @@ from edge_sdk.documents import sha256_file
 from edge_sdk.errors import ConfigError, DatasetError
 from edge_sdk.quality.datasets import Line, Lines, Sample, load_dataset
 from edge_sdk.quality.pictures import SUFFIXES
-from training.checkpoint import Checkpoint, check_place, load_checkpoint, save_checkpoint
+from training.checkpoint import Checkpoint, check_place, check_untiled, load_checkpoint, save_checkpoint
 from training.data.views import Views, batches_of, views_of
 from training.moments import load_moments, moments_of, pooled, save_moments
 from training.normals import DEFAULT, UNTRAINED, Transfer, check_cells, transfer, transfer_moments
@@ -60,6 +60,7 @@ def run(asked: Asked, work: Work) -> dict[str, Any]:
     if asked.pool and (asked.normals is not None or asked.audit is not None or config.methods):
         raise ConfigError("--pool makes the line of statistics alone; leave out --normals, --audit and --method")
     base = load_checkpoint(asked.checkpoint)
+    check_untiled(base, what="transfer")
     name = config.line or "new"
     check_cells(base, name)
     began = time.monotonic()

@@ -15,7 +15,7 @@ from edge_sdk.quality.datasets import Lines
 from edge_sdk.vision.preprocess import PreprocessSpec
 from training.answers import Mentored, read_mentored
 from training.audit import audit_of, audited, controls
-from training.checkpoint import Checkpoint
+from training.checkpoint import Checkpoint, check_untiled
 from training.data.frozen import Feed
 from training.data.views import Views, batches_of, views_of
 from training.fitting import Terms, fit
@@ -76,6 +76,7 @@ def retrain(
         Mentoring paper (Cordier, Das, Gutierrez, QCAV 2021), eq. 3 and 4, sections 3.3 and 3.4; statistics
         a line are ours.
     """
+    check_untiled(baseline, what="retrain")
     called, way = strategy_named(strategy)
     spec, grid = baseline.preprocess, baseline.grid
     line = lines.line(name)

@@ -76,3 +76,39 @@ class Unnamed(nn.Module):
 
 def unnamed() -> Unnamed:
     return Unnamed()
+
+
+class Recurring(nn.Module):
+    """Has a layer that ``torch.export`` does not write and tracing does (a leaky ReLU, random in training alone)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 8, 8, bias=False)
+        self.bn = nn.BatchNorm2d(8)
+        self.leaky = nn.RReLU()
+        self.head = nn.Conv2d(8, 1, 1)
+
+    def forward(self, frame: Tensor) -> dict[str, Tensor]:
+        inner = self.leaky(self.bn(self.stem(frame)))
+        return {"cells": self.head(inner), "feature": inner.mean((2, 3))}
+
+
+def recurring(*, seed: int = 0) -> Recurring:
+    """With weights and statistics that are neither 0 nor 1."""
+    torch.manual_seed(seed)
+    network = Recurring()
+    nn.init.uniform_(network.bn.running_mean, -0.1, 0.1)  # type: ignore[arg-type]
+    nn.init.uniform_(network.bn.running_var, 0.5, 1.5)  # type: ignore[arg-type]
+    return network.eval()
+
+
+class Eigen(nn.Module):
+    """Has an operation that ONNX does not have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(3, 1, 8, 8)
+
+    def forward(self, frame: Tensor) -> dict[str, Tensor]:
+        cells = self.head(frame)
+        return {"cells": cells + torch.linalg.eigvals(cells @ cells.transpose(-1, -2)).real[:, :, None, :]}
