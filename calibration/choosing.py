@@ -22,12 +22,15 @@ from calibration.scales import RULES, Rule
 from calibration.sessions import Session, open_session
 from edge_sdk.arrays import Floats
 from edge_sdk.quality.datasets import Sample
+from edge_sdk.quality.measures import paired_t_interval
 from edge_sdk.vision.preprocess import PreprocessSpec
 
 __all__ = ["TIE_DB", "WORTH_DB", "Choice", "Noise", "choose", "ends_of", "table_with"]
 
 TIE_DB = 0.1
-"""Rules that are no further apart are a tie, and MSE it is."""
+"""Rules that are no further apart over all pictures are a tie, and MSE it is."""
+_EXACT_DB = 200.0
+"""Stands for infinity where decibels are subtracted."""
 WORTH_DB = 0.5
 """What the first layer or a head must gain to stay in float unasked."""
 _REMEMBERED_BYTES = 32 << 20
@@ -102,7 +105,8 @@ def choose(
         table: Of this graph.
         samples: Pictures that calibrated nothing, one or more.
         spec: What the network was trained with.
-        rules: To choose among; MSE is taken where nothing beats it by more than ``TIE_DB``.
+        rules: To choose among; MSE is taken unless another one beats it by more than ``TIE_DB``, and picture by picture
+            so evenly that the 95 % interval of the mean lead lies above zero: few pictures tell little.
         keep_float: Nodes that stay in float whatever is found here.
         most_float: How many layers may stay in float: those that gain most, as long as each gains something.  By
             default the first ones and the heads, each that gains ``WORTH_DB`` or more.
@@ -115,26 +119,27 @@ def choose(
     """
     trials = _Trials(graph, samples, spec, threads)
 
-    def tried(rule: Rule, *also: str) -> float:
+    def tried(rule: Rule, *also: str) -> Trial:
         kept = [*keep_float, *also]
-        found = trials.sqnr_db(qdq_from_onnx(graph, table, layout="tensorrt", rule=rule, keep_float=kept))
+        found = trials.of(qdq_from_onnx(graph, table, layout="tensorrt", rule=rule, keep_float=kept))
         progress()
         return found
 
-    by_rule = {rule: tried(rule) for rule in rules}
-    rule = _best(by_rule)
+    plain = {rule: tried(rule) for rule in rules}
+    by_rule = {rule: trial.sqnr_db for rule, trial in plain.items()}
+    rule = _best(plain)
     wholly = by_rule[rule]
     least = WORTH_DB if most_float is None else 0.0
     names = ends_of(graph, keep_float) if most_float is None else _layers(graph, keep_float)
     if most_float == 0 or not math.isfinite(wholly):
         return Choice(rule, by_rule)
-    gains = {name: tried(rule, name) - wholly for name in names}
+    gains = {name: tried(rule, name).sqnr_db - wholly for name in names}
     kept: list[FloatLayer] = []
     reached = wholly
     for name in sorted(gains, key=lambda one: -gains[one]):
         if len(kept) == (most_float if most_float is not None else len(gains)) or gains[name] < max(least, 1e-9):
             break
-        found = wholly + gains[name] if not kept else tried(rule, *(one.node for one in kept), name)
+        found = wholly + gains[name] if not kept else tried(rule, *(one.node for one in kept), name).sqnr_db
         if found - reached >= max(least, 1e-9):
             why = f"leaving it in float raises the outputs' SQNR from {reached:.1f} to {found:.1f} dB"
             kept.append(FloatLayer(node=name, gain_db=_finite(found - reached), why=why))
@@ -157,15 +162,19 @@ def table_with(table: RangeTable, choice: Choice, choosing: Sequence[PictureEntr
     )
 
 
-def _best(by_rule: Mapping[Rule, float]) -> Rule:
-    best = max(by_rule, key=lambda rule: by_rule[rule])
-    if "mse" in by_rule and not by_rule[best] - by_rule["mse"] > TIE_DB:
+def _best(trials: Mapping[Rule, Trial]) -> Rule:
+    best = max(trials, key=lambda rule: trials[rule].sqnr_db)
+    if "mse" not in trials or best == "mse":
+        return best
+    mse, other = trials["mse"], trials[best]
+    if not _finite(other.sqnr_db) - _finite(mse.sqnr_db) > TIE_DB or len(mse.by_picture) < 2:
         return "mse"
-    return best
+    leads = np.clip(other.by_picture, -_EXACT_DB, _EXACT_DB) - np.clip(mse.by_picture, -_EXACT_DB, _EXACT_DB)
+    return best if paired_t_interval(leads).low > 0 else "mse"
 
 
 def _finite(gain: float) -> float:
-    return gain if math.isfinite(gain) else 200.0
+    return gain if math.isfinite(gain) else math.copysign(_EXACT_DB, gain)
 
 
 def _layers(graph: Graph, keep_float: Collection[str]) -> list[str]:
@@ -198,6 +207,16 @@ def ends_of(graph: Graph, keep_float: Collection[str] = ()) -> list[str]:
     return [name for name in names if name and name not in keep_float]
 
 
+@dataclass(frozen=True)
+class Trial:
+    """What one candidate made of the choosing pictures."""
+
+    sqnr_db: float
+    """Over all of them."""
+    by_picture: tuple[float, ...]
+    """Of each."""
+
+
 class _Trials:
     """The same pictures for every candidate."""
 
@@ -209,16 +228,18 @@ class _Trials:
         self._remembered: dict[int, dict[str, Floats]] = {}
         self._room = _REMEMBERED_BYTES
 
-    def sqnr_db(self, model: ModelProto) -> float:
-        noise = Noise()
+    def of(self, model: ModelProto) -> Trial:
+        whole, pictures = Noise(), dict[str, Noise]()
         candidate = open_session(model, threads=self._threads, reference=True, frugal=True)
         fp32: Session | None = None
-        for number, (_, frame) in enumerate(frames_of(self._samples, self._spec)):
+        for number, (sample, frame) in enumerate(frames_of(self._samples, self._spec)):
             if number not in self._remembered and fp32 is None:
                 fp32 = open_session(self._graph.model, threads=self._threads, frugal=True)
             wanted = self._remembered.get(number) or self._remember(number, fp32, frame)
-            noise.see(wanted, candidate.run(frame))
-        return noise.sqnr_db
+            found = candidate.run(frame)
+            for noise in (whole, pictures.setdefault(sample.image, Noise())):
+                noise.see(wanted, found)
+        return Trial(whole.sqnr_db, tuple(noise.sqnr_db for noise in pictures.values()))
 
     def _remember(self, number: int, fp32: Session | None, frame: Floats) -> dict[str, Floats]:
         assert fp32 is not None  # opened by the caller

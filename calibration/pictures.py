@@ -106,9 +106,10 @@ def odd_sizes(samples: Sequence[Sample]) -> str | None:
     (usual, _), (other, _) = counts[:2]
     odd = sum(count for size, count in counts if size != usual)
     first = samples[sizes.index(other)].image
+    are = "is" if odd == 1 else "are"
     return (
-        f"{odd} of {len(sizes)} pictures are not {usual[1]} x {usual[0]} as the most are, e.g. {first} is "
-        f"{other[1]} x {other[0]}; are they of another camera?"
+        f"{odd} of {len(sizes)} pictures {are} not {usual[1]} x {usual[0]} as most are: {first} is "
+        f"{other[1]} x {other[0]}; is it of another camera?"
     )
 
 
