@@ -16,6 +16,7 @@ MODULES = {
     "E3": "benchmarks.adaptation.without_defects",
     "E4": "benchmarks.adaptation.mentoring",
     "E6": "benchmarks.adaptation.selection",
+    "E7": "benchmarks.adaptation.pretraining",
     "E8": "benchmarks.adaptation.drift",
     "E9": "benchmarks.adaptation.detector",
     "L1": "benchmarks.loop",

@@ -226,7 +226,7 @@ def result_of(
             "the audit is drawn by lot from the new line's part train, at most 30 pictures and a third of it; none is "
             "a test picture or trained on (training/normals_choice.py refuses more, and any test picture); "
             f"it chooses among {', '.join(CANDIDATES)}",
-            "pairs and the reasons for them stand in the module and were named before a reported seed was run on any: "
+            "pairs and the reasons for them stand in the module and were named before a figure of them was looked at: "
             + "; ".join(f"{pair.name}: {pair.why}" for pair in PAIRS),
             "after Holm: step-down over the pairs, each interval at the level that its rank leaves",
             "the bounds are on the slim trunk from scratch, whose encoder the methods train; with a frozen pretrained "
