@@ -179,11 +179,12 @@ def kept_in_float(network: nn.Module, model: ModelProto) -> tuple[str, ...]:
     """
     submodules = tuple(f"network.{name}." for name in getattr(network, "keep_float", ()))
     weights = {tensor.name for tensor in model.graph.initializer}
-    lost = [one for one in submodules if not any(name.startswith(one) for name in weights)]
+    had = {f"network.{name}" for name in network.state_dict()}
+    lost = [one for one in submodules if _any_in(had, one) and not _any_in(weights, one)]
     if lost:
         raise ExportError(
             f"the network keeps {lost[0].removeprefix('network.').rstrip('.')} in float, but no weight of the graph is "
-            "called so; name a submodule that has weights, or leave it out of keep_float"
+            "called so; write the network without what torch.export cannot follow, or leave it out of keep_float"
         )
     below: set[str] = set()
     kept = []
@@ -192,6 +193,10 @@ def kept_in_float(network: nn.Module, model: ModelProto) -> tuple[str, ...]:
             kept.append(node.name)
             below.update(node.output)
     return tuple(kept)
+
+
+def _any_in(names: set[str], submodule: str) -> bool:
+    return any(name.startswith(submodule) for name in names)
 
 
 def _check_anchors(outputs: Mapping[str, Tensor], *, classes: int) -> None:

@@ -279,7 +279,7 @@ def full_after(files: int) -> Callable[[int], None]:
 def test_what_is_to_stay_in_float_is_not_lost_by_tracing() -> None:
     network = recurring()
     model = graph_of(network, SPEC).model
-    network.keep_float = ("head",)  # type: ignore[assignment]
+    network.keep_float = ("head", "a part that this one does not have")  # type: ignore[assignment]
     assert [model.graph.node[2].name] == list(kept_in_float(network, model))
     network.keep_float = ("stem",)  # type: ignore[assignment]
     with pytest.raises(ExportError, match="^the network keeps stem in float, but no weight of the graph is called so;"):
