@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -31,7 +32,16 @@ from edge_sdk.labels import Thresholds
 from edge_sdk.vision.preprocess import PreprocessSpec
 from training.networks.cellnet import CellNetwork
 
-__all__ = ["FACTORY", "Checkpoint", "LineState", "check_place", "check_untiled", "load_checkpoint", "save_checkpoint"]
+__all__ = [
+    "FACTORY",
+    "Checkpoint",
+    "LineState",
+    "check_place",
+    "check_untiled",
+    "load_checkpoint",
+    "read_tensors",
+    "save_checkpoint",
+]
 
 FACTORY = "training.networks.cellnet:cell_network"
 SCHEMA = "checkpoint/1"
@@ -104,11 +114,16 @@ def check_place(folder: Path) -> None:
     """Whether a checkpoint may be written there: best asked before minutes of training.
 
     Raises:
-        ConfigError: It is a file, or a folder that holds something else, which is not replaced.
+        ConfigError: It is a file, or a folder that holds something else, which is not replaced, or there is no way to
+            make it.
     """
     settle(folder)
     if folder.is_file():
         raise ConfigError(f"{folder} is a file; give a folder to write the checkpoint to")
+    there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        why = "may not be written to" if there.is_dir() else "is a file"
+        raise ConfigError(f"nothing can be made in {folder}: {there} {why}; give another place")
     if folder.exists() and any(folder.iterdir()) and not (folder / "checkpoint.json").is_file():
         raise ConfigError(f"{folder} holds something else than a checkpoint; give an empty folder, or a new name")
 
@@ -186,7 +201,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         names = list(said["lines"])
     except (KeyError, TypeError, AttributeError) as error:
         raise FormatError(f"{folder / 'checkpoint.json'} lacks {error}; it is damaged") from error
-    weights = _tensors(folder / "weights.safetensors")
+    weights = read_tensors(folder / "weights.safetensors")
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
@@ -255,7 +270,7 @@ def _line_state(
 ) -> LineState:
     path = folder / "lines" / f"{name}.json"
     said = _read_json(path)
-    own = _tensors(folder / "lines" / f"{name}.safetensors")
+    own = read_tensors(folder / "lines" / f"{name}.safetensors")
     strange = sorted(own.keys() - weights.keys())
     if strange:
         raise FormatError(f"line {name} overrides {strange[0]}, which the network does not have; it is of another one")
@@ -291,7 +306,12 @@ def _line_state(
         raise FormatError(f"{path} lacks {error}; it is damaged") from error
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, by name.
+
+    Raises:
+        FormatError: It is missing or damaged.
+    """
     try:
         found: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 from edge_sdk.errors import ConfigError, FormatError
+from training.checkpoint import read_tensors
 from training.networks.anchornet import AnchorNetwork
 from training.networks.cellnet import CellNetwork, cell_network
 from training.recipe import Recipe, pretrained_weights
@@ -66,9 +66,9 @@ def load_trunk(network: CellNetwork | AnchorNetwork, path: Path) -> None:
     """Put pretrained weights into a network's trunk.
 
     Raises:
-        FormatError: The file lacks some.
+        FormatError: The file is damaged, or lacks some.
     """
-    tensors = load_file(path)
+    tensors = read_tensors(path)
     wanted = network.trunk.state_dict()
     missing = sorted(wanted.keys() - tensors.keys())
     if missing:

@@ -142,6 +142,9 @@ def train_scorer(
             checkpoint, said, held = fit_scorer(
                 normals, recipe, lent=lent, resume=resume_beside(out), progress=progress
             )
+        for sentence in checkpoint.data["notes"]:
+            if sentence not in normals.notes:
+                say(sentence)
         save_checkpoint(checkpoint, out)
         band = checkpoint.line("original").thresholds
         facts = {

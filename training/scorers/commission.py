@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import subprocess
 import sys
@@ -100,10 +99,6 @@ def place_of(out: Path, normals: Path) -> Place:
         folder, bundles = out, out
         name = re.sub(r"[^A-Za-z0-9_.-]+", "-", normals.resolve().name).strip("-._") or "line"
         version = "1"
-    there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        why = "may not be written to" if there.is_dir() else "is a file"
-        raise ConfigError(f"nothing can be made in {folder}: {there} {why}; give another --bundle")
     check_place(folder / "checkpoint")
     return Place(folder, bundles, name, version)
 

@@ -10,7 +10,6 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 from pydantic import Field
-from safetensors.torch import load_file
 from torch import Tensor
 
 from edge_sdk.arrays import Array, Image
@@ -20,7 +19,7 @@ from edge_sdk.quality.datasets import Sample
 from edge_sdk.quality.novelty import ALPHA, NOVELTY, band_of_normals
 from edge_sdk.vision.preprocess import PreprocessSpec
 from edge_sdk.vision.resampling import Sampling
-from training.checkpoint import Checkpoint, LineState, load_checkpoint
+from training.checkpoint import Checkpoint, LineState, load_checkpoint, read_tensors
 from training.data.views import normalised
 from training.networks.cellnet import CellNetwork
 from training.recipe import MOBILENET_FILE, pretrained_weights
@@ -28,7 +27,7 @@ from training.scorers.distances import SIZE, Distances, batches, distances_of
 from training.scorers.embedding import joined_maps
 from training.scorers.gaussian import Covariance, GaussianFit, GaussianHead
 from training.scorers.network import FACTORY, ScorerNetwork, scorer_network
-from training.scorers.normals import Normals, split_normals, usual_size
+from training.scorers.normals import Normals, check_not_blank, split_normals, usual_size
 from training.scorers.patchcore import PatchCoreFit, PatchCoreHead
 from training.scorers.rim import rim_of
 from training.scorers.stfpm import StudentHead, fit_student
@@ -94,12 +93,13 @@ def fit_scorer(
         A checkpoint with the line ``original``, and what it says of the pictures that set the threshold.
 
     Raises:
-        DatasetError: Pictures differ in size or cannot be read; with ``strict`` they are too few.
+        DatasetError: Pictures differ in size or cannot be read, or all are blank; with ``strict`` they are too few.
         ConfigError: The weights of the trunk are not here.
         RangeError: The trunk says the same of every picture.
     """
     size, alike = usual_size(normals.samples, strict=strict)
     fits, holds = split_normals(normals.samples, seed=recipe.seed)
+    check_not_blank(fits[:FIRST], normals.root)
     spec, arguments, trunk, source = _started(recipe, size, lent)
     network = scorer_network(**arguments)
     _lend(network, trunk)
@@ -312,7 +312,7 @@ def _started(
             )
         half = (0.5, 0.5, 0.5)
         spec = PreprocessSpec(width=across, height=down, mean=half, std=half, resize=resize, **safe)
-        trunk, arguments = load_file(weights), {"trunk": "mobilenetv2"}
+        trunk, arguments = read_tensors(weights), {"trunk": "mobilenetv2"}
         source = f"MobileNetV2 with ImageNet weights ({weights.name})"
     else:
         own = base.preprocess

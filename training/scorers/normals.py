@@ -10,10 +10,28 @@ from pathlib import Path
 from statistics import median
 
 from calibration.pictures import pictures_in
+from edge_sdk.documents import sha256_file
 from edge_sdk.errors import DatasetError
-from edge_sdk.quality.datasets import DEFAULT_HEALTHY, Dataset, Sample, deal, load_dataset, picture_size
+from edge_sdk.quality.datasets import (
+    DEFAULT_HEALTHY,
+    Dataset,
+    Sample,
+    deal,
+    load_dataset,
+    picture_size,
+    read_image,
+)
 
-__all__ = ["FEWEST", "Normals", "check_no_defect", "held_back", "normals_in", "split_normals", "usual_size"]
+__all__ = [
+    "FEWEST",
+    "Normals",
+    "check_no_defect",
+    "check_not_blank",
+    "held_back",
+    "normals_in",
+    "split_normals",
+    "usual_size",
+]
 
 FEWEST = 8
 """Good parts below which nothing is fitted: a covariance of fewer says little of the next part."""
@@ -66,13 +84,34 @@ def normals_in(folder: Path, *, seed: int = 0) -> Normals:
             notes.append(f"{len(healthy) - len(given)} good parts belong to the set's part test and are left out")
             healthy = given
         samples = healthy
+    once = {sha256_file(one.path): one for one in reversed(samples)}.values()
+    copies = len(samples) - len(once)
+    if copies:
+        are = "picture is a copy" if copies == 1 else "pictures are copies"
+        notes.append(f"{copies} {are} of others, to the byte, and would make them look more alike: left out")
+        samples = tuple(reversed(once))
     units = len({one.unit for one in samples})
     if units < FEWEST:
+        told = f" that differ ({copies} copies)" if copies else ""
         raise DatasetError(
-            f"{folder} holds {units} good part{'' if units == 1 else 's'}; a scorer needs {FEWEST} at least, and 200 "
-            "for a threshold that means something"
+            f"{folder} holds {units} good part{'' if units == 1 else 's'}{told}; a scorer needs {FEWEST} at least, "
+            "and 200 for a threshold that means something"
         )
     return Normals(folder, samples, tuple(notes))
+
+
+def check_not_blank(samples: Sequence[Sample], root: Path) -> None:
+    """Whether some picture shows anything at all.
+
+    Raises:
+        DatasetError: Each is of one colour.
+    """
+    images = (read_image(one) for one in samples)
+    if all((image == image[:1, :1]).all() for image in images):
+        raise DatasetError(
+            f"the {len(samples)} pictures of {root} that were looked at are each of one colour; is the lens covered, "
+            "or the lamp off? Give pictures of good parts"
+        )
 
 
 def held_back(dataset: Dataset, *, seed: int) -> frozenset[str]:

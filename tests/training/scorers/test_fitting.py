@@ -229,5 +229,5 @@ def test_a_name_that_no_bundle_takes_is_said_before_anything_is_fitted(tmp_path:
 
 def test_a_place_that_cannot_be_written_is_said_before_anything_is_fitted(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(ConfigError, match=r"nothing can be made in .*press-1: .*file is a file; give another --bundle"):
+    with pytest.raises(ConfigError, match=r"nothing can be made in .*press-1/checkpoint: .*file is a file; give an"):
         place_of(tmp_path / "file" / "press-1.bundle", tmp_path)
