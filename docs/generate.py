@@ -31,9 +31,9 @@ DOCUMENTS = {
     "recipe-1": ("training.config", "Config", "a recipe file of `python -m training`"),
     "bundle-1": ("edge_sdk.manifest", "Manifest", "`manifest.json` of a bundle"),
     "item-1": ("edge_sdk.records", "ItemHeader", "the first line of an item file"),
-    "answer-1": ("edge_sdk.records", "Answer", "one answer of an operator"),
-    "mentored-1": ("edge_sdk.records", "MentoredExport", "`export.json` of the hub's export"),
-    "mentored-row-1": ("edge_sdk.records", "MentoredRow", "a line of `records.jsonl` in the hub's export"),
+    "answer-1": ("edge_sdk.answers", "Answer", "one answer of an operator"),
+    "mentored-1": ("edge_sdk.answers", "MentoredExport", "`export.json` of the hub's export"),
+    "mentored-row-1": ("edge_sdk.answers", "MentoredRow", "a line of `records.jsonl` in the hub's export"),
     "ranges-1": ("calibration.ranges", "RangeTable", "`ranges.json`, the INT8 range table"),
     "result-1": ("benchmarks.results", "ResultFile", "a file of `benchmarks/results`"),
 }

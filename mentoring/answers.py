@@ -12,10 +12,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, exists, func, insert, select, update
 
+from edge_sdk.answers import Answer
 from edge_sdk.clock import Clock
 from edge_sdk.documents import canonical_json, parse_json
 from edge_sdk.errors import FormatError
-from edge_sdk.records import Answer
 from mentoring.catalogue import WHOLE_PICTURE
 from mentoring.database import Database, moment_of, us_of
 from mentoring.problems import NotAcceptable, RefusalError

@@ -17,11 +17,11 @@ from pathlib import Path
 
 from sqlalchemy import Connection, func, select
 
+from edge_sdk.answers import MentoredExport
 from edge_sdk.clock import Clock
 from edge_sdk.documents import canonical_json, sha256_hex, utc_text
 from edge_sdk.errors import ConfigError
 from edge_sdk.folders import begun, put_in_place, settle
-from edge_sdk.records import MentoredExport
 from mentoring.answers import answer_of, counts_of
 from mentoring.database import Database, moment_of, us_of
 from mentoring.problems import NotFound, NotSettled

@@ -12,14 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from edge_sdk.answers import Answer, MentoredExport
 from edge_sdk.detections import Detections
 from edge_sdk.errors import FormatError
 from edge_sdk.frames import Frame
 from edge_sdk.inspections import Inspection, Verdict
 from edge_sdk.labels import Labels, Thresholds
 from edge_sdk.records import (
-    Answer,
-    MentoredExport,
     Record,
     confidence_of,
     decode_item,

@@ -7,10 +7,10 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edge_sdk.answers import Answer, MentoredExport, MentoredRow
 from edge_sdk.documents import parse_json
 from edge_sdk.errors import DatasetError
 from edge_sdk.folders import settle
-from edge_sdk.records import Answer, MentoredExport, MentoredRow
 from training.truth import standing_answers
 
 __all__ = ["Mentored", "read_mentored"]

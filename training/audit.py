@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from edge_sdk.answers import Answer, MentoredRow
 from edge_sdk.arrays import Bools
 from edge_sdk.documents import sha256_hex
 from edge_sdk.errors import ConfigError, DatasetError
@@ -25,7 +26,6 @@ from edge_sdk.folders import begun, put_in_place, settle
 from edge_sdk.outbox.tombstones import CONTROL
 from edge_sdk.quality.datasets import read_picture
 from edge_sdk.quality.thresholds import ALPHA, missing
-from edge_sdk.records import Answer, MentoredRow
 from edge_sdk.vision.preprocess import fitted, valid_cells
 from training.answers import Mentored
 from training.checkpoint import FACTORY, Checkpoint

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from edge_sdk.answers import Answer
 from edge_sdk.arrays import Floats
 from edge_sdk.detections import Question
 from edge_sdk.quality.datasets import Line
-from edge_sdk.records import Answer, ItemHeader
+from edge_sdk.records import ItemHeader
 from edge_sdk.vision.boxes import overlaps
 from edge_sdk.vision.decode import box_questions, confidence_from_logits, decode_anchors
 from training.checkpoint import Checkpoint

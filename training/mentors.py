@@ -14,12 +14,13 @@ from uuid import UUID
 
 import numpy as np
 
+from edge_sdk.answers import Answer
 from edge_sdk.arrays import Array, Bools, Floats
 from edge_sdk.detections import Question
 from edge_sdk.documents import sha256_hex
 from edge_sdk.errors import RangeError
 from edge_sdk.quality.datasets import Line
-from edge_sdk.records import Answer, ItemHeader
+from edge_sdk.records import ItemHeader
 from edge_sdk.vision.decode import questions
 from edge_sdk.vision.preprocess import geometry
 from training.checkpoint import Checkpoint

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from edge_sdk.answers import MentoredRow
 from edge_sdk.arrays import Bools
 from edge_sdk.errors import DatasetError
 from edge_sdk.quality.datasets import Line, read_picture
-from edge_sdk.records import MentoredRow
 from edge_sdk.vision.preprocess import fitted, valid_cells
 from training.answers import Mentored
 from training.checkpoint import Checkpoint, LineState

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from edge_sdk.answers import Answer
 from edge_sdk.arrays import Array, Floats
 from edge_sdk.errors import ConfigError, DatasetError, RangeError
-from edge_sdk.records import Answer, ItemHeader
+from edge_sdk.records import ItemHeader
 from training.strategies import Strategy, strategy_named
 
 __all__ = ["standing_answers", "truth_and_mentored"]

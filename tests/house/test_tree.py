@@ -19,7 +19,7 @@ SOURCES = tracked("*.py")
 PICTURES = {".png", ".jpg", ".gz", ".npz", ".npy", ".ico", ".woff2"}
 TEXTS = [path for path in tracked() if path.suffix not in PICTURES]
 OURS = [path for path in SOURCES if path.relative_to(ROOT).parts[0] in PACKAGES]
-LONG = {"edge_sdk/records.py"}
+LONG: set[str] = set()
 """Over 400 lines and still one noun each; the list only shrinks."""
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_sdk.answers import Answer, MentoredExport, MentoredRow
 from edge_sdk.clock import FakeClock
 from edge_sdk.documents import canonical_json, parse_json, sha256_file, sha256_hex
 from edge_sdk.errors import ConfigError
-from edge_sdk.records import Answer, MentoredExport, MentoredRow, decode_item
+from edge_sdk.records import decode_item
 from mentoring.export import SETTLE_S, write_folder
 from mentoring.hub import Hub, exports_of
 from mentoring.problems import NotFound, NotSettled

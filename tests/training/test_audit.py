@@ -18,10 +18,11 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from calibration.cli import app as calibrating
+from edge_sdk.answers import Answer, MentoredRow
 from edge_sdk.documents import sha256_hex
 from edge_sdk.errors import ConfigError, DatasetError
 from edge_sdk.quality.datasets import Lines, lines_of, load_dataset, read_image, read_picture
-from edge_sdk.records import Answer, ItemHeader, MentoredRow
+from edge_sdk.records import ItemHeader
 from export.cli import app as exporting
 from tests.training.drawn import SMALL, write_set
 from training.adapt import adapt

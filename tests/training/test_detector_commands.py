@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from edge_sdk.answers import MentoredRow
 from edge_sdk.documents import canonical_json, sha256_hex
 from edge_sdk.errors import DatasetError
 from edge_sdk.quality.datasets import lines_of, load_dataset
-from edge_sdk.records import MentoredRow
 from tests.export.conftest import call
 from tests.training.boxed import SMALL_BOXES, write_boxed_set
 from training.checkpoint import digest_of, load_checkpoint

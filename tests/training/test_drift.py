@@ -14,12 +14,13 @@ import numpy as np
 import onnx
 import pytest
 
+from edge_sdk.answers import MentoredRow
 from edge_sdk.arrays import Image
 from edge_sdk.documents import canonical_json, sha256_file, sha256_hex
 from edge_sdk.errors import ConfigError, DatasetError, RangeError, ShapeError
 from edge_sdk.manifest import manifest_bytes, read_manifest
 from edge_sdk.quality.novelty import confidence_of_distances
-from edge_sdk.records import DriftNote, ItemHeader, MentoredRow, Part
+from edge_sdk.records import DriftNote, ItemHeader, Part
 from edge_sdk.runners import open_runner
 from edge_sdk.testing import drawn_picture
 from edge_sdk.vision.preprocess import Adjustment, preprocess

@@ -9,8 +9,9 @@ from uuid import UUID, uuid4
 import numpy as np
 import pytest
 
+from edge_sdk.answers import Answer
 from edge_sdk.errors import DatasetError, RangeError
-from edge_sdk.records import Answer, ItemHeader
+from edge_sdk.records import ItemHeader
 from training.truth import standing_answers, truth_and_mentored
 
 ITEM = "a" * 64
