@@ -108,7 +108,8 @@ def layers_of(
                 why_float=None
                 if there[name].input[1].endswith("_dq")
                 else _why_float(name, kind, ranges, asked),
-                gain_db=ranges.gains_db.get(name) if ranges else None,
+                # measured with the TensorRT rendering, and no other
+                gain_db=ranges.gains_db.get(name) if ranges and kind == "trt" else None,
             )
             for name, output in made.items()
         )

@@ -150,7 +150,7 @@ def _layers(row: RenderingReport) -> str:
         f"{_bar(math.inf if layer.sqnr_db is None else layer.sqnr_db)}"
         f"<td>{_db(math.inf if layer.sqnr_db is None else layer.sqnr_db)}</td>"
         f"<td>{'' if layer.gain_db is None else f'{layer.gain_db:+.2f} dB'}</td>"
-        f"<td>{'int8' if layer.why_float is None else f'float: {escape(layer.why_float)}'}</td></tr>"
+        f"<td class=\"why\">{'int8' if layer.why_float is None else f'float: {escape(layer.why_float)}'}</td></tr>"
         for layer in order
     )
     heads = "<tr><th>layer</th><th>result, dB</th><th></th><th>gain in float</th><th>runs in</th></tr>"
@@ -295,6 +295,7 @@ table{border-collapse:collapse;width:100%;font-size:.92rem}td,th{padding:7px 8px
 text-align:left;vertical-align:top}tr:first-child td,tr:first-child th{border-top:0}
 .held td:first-child{color:var(--good)}.broken td{color:var(--bad);font-weight:600}
 .scroll{overflow-x:auto}.tensors td,.tensors th{white-space:nowrap;font-variant-numeric:tabular-nums}
+.tensors td.why{white-space:normal;min-width:220px}
 .tensors td:nth-child(2){min-width:120px}.tensors i{display:block;height:10px;margin-top:7px;border-radius:5px;
 background:var(--key)}
 figure{margin:0}figcaption{font-size:.85rem;color:var(--soft)}svg{width:100%;height:auto;display:block}

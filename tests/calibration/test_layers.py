@@ -73,6 +73,7 @@ def test_what_is_in_float_says_why(
     assert trt["one.a.node"].why_float is None and trt["one.a.node"].gain_db == 0.2
     assert trt["two.way.node"].gain_db is None
     cpu = {layer.node: layer.why_float for layer in found["cpu"]}
+    assert {layer.gain_db for layer in found["cpu"]} == {None}, "gains are of the TensorRT rendering"
     assert cpu["stem.node"] is None and cpu["cells.node"] == "the network asks for it"
     other = layers_of(residual, renderings, samples[24:26], SPEC)
     assert {layer.why_float for layer in other["trt"]} == {None, "asked for when it was rendered"}
