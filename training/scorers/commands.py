@@ -34,6 +34,7 @@ class Scorer(str, Enum):
     gaussian = "gaussian"
     patchcore = "patchcore"
     stfpm = "stfpm"
+    supersimple = "supersimple"
 
 
 class CovarianceOf(str, Enum):
@@ -57,7 +58,7 @@ ScorerTrunk = Annotated[
 ]
 
 
-TRAINED = (Scorer.stfpm,)
+TRAINED = (Scorer.stfpm, Scorer.supersimple)
 """Which are trained step by step; the others are fitted in one pass."""
 FLAGS = {"jitter": "--no-jitter", "masks": "--masks-required"}
 """Flags that are not called as the settings they change."""

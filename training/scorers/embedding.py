@@ -6,17 +6,17 @@ it, and a coarse stage is convolved before it is enlarged.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edge_sdk.errors import ConfigError
+from edge_sdk.errors import ConfigError, RangeError
 from training.networks.mobilenet import MobileNetV2
 from training.networks.resnet import ResNet18
 
-__all__ = ["Joined", "Stages", "joined_maps"]
+__all__ = ["Joined", "Stages", "channel_scale", "joined_maps"]
 
 TAPS = {"resnet18": (0, 1, 2), "mobilenetv2": (1, 2, 4)}
 """Which stages are looked at by habit: strides 4, 8 and 16."""
@@ -100,6 +100,35 @@ def joined_maps(maps: Sequence[Tensor], strides: Sequence[int], stride: int) -> 
         patch features).
     """
     return _averaged(torch.cat([_on_grid(one, own, stride) for one, own in zip(maps, strides, strict=True)], dim=1))
+
+
+def channel_scale(maps: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
+    """``(D,)`` mean of each channel, and one over its standard deviation; 0 of a channel that never varies.
+
+    Batches are merged one by one, so that no more than one is held in double precision.
+
+    Raises:
+        RangeError: No channel varies.
+
+    Reference:
+        Chan, Golub and LeVeque, Algorithms for computing the sample variance, 1983, eq. 2.1.
+    """
+    count, mean, square = 0, torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    for one in maps:
+        rows = one.double().transpose(0, 1).flatten(1)
+        variance, middle = torch.var_mean(rows, dim=1, correction=0)
+        more = rows.shape[1]
+        off, whole = middle - mean, count + more
+        square = square + more * variance + off**2 * (count * more / whole)
+        mean = mean + off * (more / whole)
+        count = whole
+    sd = (square / max(count, 1)).sqrt()
+    alive = sd > 1e-6 * (1 + mean.abs())
+    if not bool(alive.any()):
+        raise RangeError(
+            "the trunk says the same of every place of every picture; are the pictures all blank, or its weights lost?"
+        )
+    return mean, torch.where(alive, 1 / sd.clamp(min=1e-12), torch.zeros_like(sd))
 
 
 def _on_grid(x: Tensor, own: int, stride: int) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from edge_sdk.arrays import Array, Image
 from edge_sdk.documents import Document, sha256_file, sha256_hex
-from edge_sdk.errors import ConfigError, FormatError, RangeError
+from edge_sdk.errors import ConfigError, FormatError
 from edge_sdk.quality.datasets import Sample
 from edge_sdk.quality.novelty import ALPHA, NOVELTY, band_of_normals
 from edge_sdk.vision.preprocess import PreprocessSpec
@@ -23,15 +23,15 @@ from training.checkpoint import Checkpoint, LineState, load_checkpoint, read_ten
 from training.data.views import normalised
 from training.networks.cellnet import CellNetwork
 from training.recipe import MOBILENET_FILE, pretrained_weights
-from training.scorers.distances import SIZE, Distances, batches, distances_of
-from training.scorers.embedding import joined_maps
+from training.scorers.distances import Distances, batches, distances_of
+from training.scorers.embedding import channel_scale, joined_maps
 from training.scorers.gaussian import Covariance, GaussianFit, GaussianHead
 from training.scorers.network import FACTORY, ScorerNetwork, scorer_network
 from training.scorers.normals import Normals, check_not_blank, split_normals, usual_size
 from training.scorers.patchcore import PatchCoreFit, PatchCoreHead
 from training.scorers.rim import rim_of
-from training.scorers.stfpm import StudentHead, fit_student
 from training.scorers.suspects import named, suspicious
+from training.scorers.trained import TRAINED, gaussian_beside, train_heads, trained
 from training.statistics import load_statistics
 from training.train import Progress, quiet
 
@@ -39,8 +39,6 @@ __all__ = ["ScorerRecipe", "fit_scorer"]
 
 FIRST = 32
 """Pictures that the channels' scales are measured on."""
-POOL_BYTES = 96 * 2**20
-"""Of pictures that a training draws from; of more a part is taken by lot."""
 RIM = 64
 """Pictures, at most, that what the border adds to distances is measured on."""
 
@@ -48,7 +46,7 @@ RIM = 64
 class ScorerRecipe(Document):
     """Everything besides the pictures that a scorer depends on."""
 
-    method: Literal["gaussian", "patchcore", "stfpm"] = "gaussian"
+    method: Literal["gaussian", "patchcore", "stfpm", "supersimple"] = "gaussian"
     covariance: Covariance = "shared"
     """Of ``gaussian``: one for all places, or one a place, full or diagonal."""
     rank: int = Field(100, ge=1, le=512)
@@ -56,7 +54,7 @@ class ScorerRecipe(Document):
     bank: int = Field(1000, ge=1, le=16384)
     """Of ``patchcore``: normal features kept."""
     iterations: int | None = Field(None, ge=1)
-    """Steps of what is trained, ``stfpm``; the method's own number if not given."""
+    """Steps of what is trained, ``stfpm`` and ``supersimple``; the method's own number if not given."""
     side_px: int = Field(256, ge=64, le=2048, multiple_of=16)
     """The network's input has about ``side_px`` squared pixels, in the pictures' own ratio."""
     sampling: Sampling | None = None
@@ -103,7 +101,10 @@ def fit_scorer(
     spec, arguments, trunk, source = _started(recipe, size, lent)
     network = scorer_network(**arguments)
     _lend(network, trunk)
-    fits, doubts = _fitted_without_suspects(network, fits, spec, recipe, resume, progress)
+    defects = normals.defects if recipe.method == "supersimple" else ()
+    fits, doubts = _fitted_without_suspects(network, fits, defects, spec, recipe, resume, progress)
+    if recipe.method == "supersimple":
+        doubts += (_taught_by(defects),)
     if not alike:
         doubts += (f"the good parts are of several sizes; every picture is stretched to {spec.width} x {spec.height}",)
     some = fits[:: math.ceil(len(fits) / RIM)]
@@ -129,7 +130,7 @@ def fit_scorer(
         feature_sd=said.features.std(axis=0),
         pictures=len(holds),
         normals=reference,
-        trained_on=tuple(sorted({sha256_file(one.path) for one in normals.samples})),
+        trained_on=tuple(sorted({sha256_file(one.path) for one in (*normals.samples, *defects)})),
     )
     checkpoint = Checkpoint(
         network=cast(CellNetwork, network),
@@ -145,6 +146,7 @@ def fit_scorer(
             "pictures": len(normals.samples),
             "fitted_on": len(fits),
             "threshold_from": len(holds),
+            "defects": len(defects),
             "notes": [*normals.notes, *doubts, f"the trunk is {source}"],
             "original": sorted({one.domain for one in normals.samples if one.domain}),
             "new": [],
@@ -166,6 +168,7 @@ def highest_of_units(highest: Array, units: Sequence[str]) -> list[float]:
 def _fitted_without_suspects(
     network: ScorerNetwork,
     samples: tuple[Sample, ...],
+    defects: tuple[Sample, ...],
     spec: PreprocessSpec,
     recipe: ScorerRecipe,
     resume: Path | None,
@@ -175,60 +178,24 @@ def _fitted_without_suspects(
 
     What is trained learns a defect by heart and is not surprised by it, so a Gaussian looks there first.
     """
-    looking = _gaussian_beside(network, spec, recipe) if trained(network) else network
+    looking = gaussian_beside(network, spec, stride=recipe.stride, rank=recipe.rank) if trained(network) else network
     _fit(looking, samples, spec, recipe, progress)
     seen = distances_of(looking, samples, spec, what="look for defects", progress=progress)
     assert network.rim is not None
     strange = suspicious((seen.maps * rim_of(seen.maps, network.rim.count)).max(axis=(1, 2)))
     kept = tuple(one for one, out in zip(samples, strange, strict=True) if not out)
     if trained(network):
-        _train(network, kept, spec, recipe, resume, progress)
+        told = f"{recipe.model_dump_json()} {_digest(kept)} {_digest(defects)}"
+        train_heads(
+            network, kept, defects, spec,
+            iterations=recipe.iterations, seed=recipe.seed, resume=resume, told=told, progress=progress,
+        )  # fmt: skip
     elif strange.any():
         _fit(network, kept, spec, recipe, progress)
     if not strange.any():
         return samples, ()
-    told = f"{named(samples, strange)} lie far beyond the other good parts and are not fitted; are they defective?"
-    return kept, (told,)
-
-
-def trained(network: ScorerNetwork) -> bool:
-    """Whether it is trained step by step, not fitted in one pass."""
-    return isinstance(network.head, StudentHead)
-
-
-def _gaussian_beside(network: ScorerNetwork, spec: PreprocessSpec, recipe: ScorerRecipe) -> ScorerNetwork:
-    """A Gaussian on the same trunk."""
-    below, stride = network.stages, recipe.stride
-    grid = (spec.height // stride, spec.width // stride)
-    rank = min(recipe.rank, sum(below.channels))
-    return ScorerNetwork(below, GaussianHead(below.channels, below.strides, stride=stride, grid=grid, rank=rank))
-
-
-def _train(
-    network: ScorerNetwork,
-    samples: Sequence[Sample],
-    spec: PreprocessSpec,
-    recipe: ScorerRecipe,
-    resume: Path | None,
-    progress: Progress,
-) -> None:
-    head, student = network.head, network.student
-    assert isinstance(head, StudentHead) and student is not None
-    most = max(SIZE, POOL_BYTES // (3 * spec.height * spec.width))
-    chosen = np.random.default_rng([recipe.seed, 19]).permutation(len(samples))[:most]
-    pool = [samples[n] for n in sorted(chosen)]
-    fit_student(
-        network.stages,
-        student,
-        head,
-        np.concatenate(list(batches(pool, spec))),
-        spec,
-        iterations=recipe.iterations,
-        seed=recipe.seed,
-        resume=resume,
-        told=f"{recipe.model_dump_json()} {_digest(pool)}",
-        progress=progress,
-    )
+    doubt = f"{named(samples, strange)} lie far beyond the other good parts and are not fitted; are they defective?"
+    return kept, (doubt,)
 
 
 def _fit(
@@ -236,13 +203,13 @@ def _fit(
 ) -> None:
     stages, stride = network.stages, recipe.stride
     done = 0
-    what = "look at good parts" if recipe.method == "stfpm" else f"fit {recipe.method}"
+    what = "look at good parts" if recipe.method in TRAINED else f"fit {recipe.method}"
     with torch.no_grad():
 
         def maps_of(images: Image) -> Tensor:
             return joined_maps(stages(normalised(images, spec)), stages.strides, stride)
 
-        mean, scale = _scale(maps_of(images) for images in batches(samples[:FIRST], spec))
+        mean, scale = channel_scale(maps_of(images) for images in batches(samples[:FIRST], spec))
         fit: GaussianFit | PatchCoreFit
         if isinstance(network.head, GaussianHead):
             fit = GaussianFit(network.head, scale, seed=recipe.seed)
@@ -255,33 +222,11 @@ def _fit(
         fit.finish()
 
 
-def _scale(maps: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
-    """``(D,)`` mean of each channel, and one over its standard deviation; 0 of a channel that never varies.
-
-    Batches are merged one by one, so that no more than one is held in double precision.
-
-    Raises:
-        RangeError: No channel varies.
-
-    Reference:
-        Chan, Golub and LeVeque, Algorithms for computing the sample variance, 1983, eq. 2.1.
-    """
-    count, mean, square = 0, torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
-    for one in maps:
-        rows = one.double().transpose(0, 1).flatten(1)
-        variance, middle = torch.var_mean(rows, dim=1, correction=0)
-        more = rows.shape[1]
-        off, whole = middle - mean, count + more
-        square = square + more * variance + off**2 * (count * more / whole)
-        mean = mean + off * (more / whole)
-        count = whole
-    sd = (square / max(count, 1)).sqrt()
-    alive = sd > 1e-6 * (1 + mean.abs())
-    if not bool(alive.any()):
-        raise RangeError(
-            "the trunk says the same of every place of every picture; are the pictures all blank, or its weights lost?"
-        )
-    return mean, torch.where(alive, 1 / sd.clamp(min=1e-12), torch.zeros_like(sd))
+def _taught_by(defects: Sequence[Sample]) -> str:
+    if not defects:
+        return "no defect is known, so noise on good parts alone teaches"
+    masks = sum(one.mask is not None for one in defects)
+    return f"{len(defects)} defects of the set's part train teach beside noise, {masks} of them with a mask"
 
 
 def _started(
@@ -298,6 +243,7 @@ def _started(
         "gaussian": {"covariance": recipe.covariance},
         "patchcore": {"bank": recipe.bank},
         "stfpm": {},
+        "supersimple": {},
     }
     options = by_method[recipe.method]
     safe: Any = {"sampling": recipe.sampling, "defect_px": recipe.defect_px}

@@ -14,11 +14,12 @@ from training.scorers.gaussian import GaussianHead
 from training.scorers.patchcore import PatchCoreHead
 from training.scorers.rim import Rim
 from training.scorers.stfpm import StudentHead
+from training.scorers.supersimple import SuperSimpleHead
 
 __all__ = ["FACTORY", "METHODS", "NoveltyOutputs", "ScorerNetwork", "scorer_network"]
 
 FACTORY = "training.scorers.network:scorer_network"
-METHODS = ("gaussian", "patchcore", "stfpm")
+METHODS = ("gaussian", "patchcore", "stfpm", "supersimple")
 
 
 class NoveltyOutputs(NamedTuple):
@@ -69,7 +70,7 @@ class ScorerNetwork(nn.Module):
 
 def scorer_network(
     *,
-    method: Literal["gaussian", "patchcore", "stfpm"],
+    method: Literal["gaussian", "patchcore", "stfpm", "supersimple"],
     height: int,
     width_px: int,
     trunk: Literal["resnet18", "mobilenetv2"] = "mobilenetv2",
@@ -84,7 +85,7 @@ def scorer_network(
     """The factory that a scorer's checkpoint names.
 
     Args:
-        method: ``gaussian``, ``patchcore`` or ``stfpm``.
+        method: One of ``METHODS``.
         height: Of the network's input, pixels, a multiple of the coarsest stage's stride.
         width_px: Of the network's input.
         trunk: ``resnet18`` or ``mobilenetv2``.
@@ -118,4 +119,6 @@ def scorer_network(
     common: dict[str, Any] = {"stride": stride, "rank": rank, **options}
     if method == "gaussian":
         return ScorerNetwork(below, GaussianHead(below.channels, below.strides, grid=grid, **common), rim=even)
+    if method == "supersimple":
+        return ScorerNetwork(below, SuperSimpleHead(below.channels, below.strides, **common), rim=even)
     return ScorerNetwork(below, PatchCoreHead(below.channels, below.strides, **common), rim=even)

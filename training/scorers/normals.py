@@ -50,6 +50,8 @@ class Normals:
     """Healthy, or of a folder that says nothing."""
     notes: tuple[str, ...]
     """What was left out, a sentence each."""
+    defects: tuple[Sample, ...] = ()
+    """Of the set's part train, for the scorer that learns from them too."""
 
 
 def normals_in(folder: Path, *, seed: int = 0) -> Normals:
@@ -68,6 +70,7 @@ def normals_in(folder: Path, *, seed: int = 0) -> Normals:
     check_no_defect(folder)
     samples = pictures_in(folder)
     notes = []
+    defects: tuple[Sample, ...] = ()
     if any(one.healthy is not None or one.label for one in samples):
         healthy = tuple(one for one in samples if one.healthy)
         if not healthy:
@@ -79,7 +82,10 @@ def normals_in(folder: Path, *, seed: int = 0) -> Normals:
         if len(healthy) < len(samples):
             others = len(samples) - len(healthy)
             notes.append(f"{others} pictures of {folder} are not labelled healthy and are left out")
-            back = held_back(load_dataset(folder), seed=seed)
+            dataset = load_dataset(folder)
+            back = held_back(dataset, seed=seed)
+            parts = deal(dataset, seed=seed, honour_split=True)
+            defects = tuple(one for one in dataset.samples if one.healthy is False and parts[one.image] == "train")
             given = tuple(one for one in healthy if one.image not in back)
             notes.append(f"{len(healthy) - len(given)} good parts belong to the set's part test and are left out")
             healthy = given
@@ -97,7 +103,7 @@ def normals_in(folder: Path, *, seed: int = 0) -> Normals:
             f"{folder} holds {units} good part{'' if units == 1 else 's'}{told}; a scorer needs {FEWEST} at least, "
             "and 200 for a threshold that means something"
         )
-    return Normals(folder, samples, tuple(notes))
+    return Normals(folder, samples, tuple(notes), defects)
 
 
 def check_not_blank(samples: Sequence[Sample], root: Path) -> None:

@@ -39,7 +39,8 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("settings", [{}, {"covariance": "position", "rank": 8}, {"covariance": "diagonal"},
-                                      {"method": "patchcore"}, {"method": "stfpm", "iterations": 60}])  # fmt: skip
+                                      {"method": "patchcore"}, {"method": "stfpm", "iterations": 60},
+                                      {"method": "supersimple", "iterations": 80}])  # fmt: skip
 def test_a_dent_is_strange_to_a_scorer_of_good_parts(
     trunk: Path, good: Path, tmp_path: Path, settings: dict[str, object]
 ) -> None:
@@ -197,7 +198,7 @@ def test_a_trunk_that_is_not_there_is_said(good: Path, tmp_path: Path, monkeypat
 
 
 def test_a_network_that_cannot_be_is_refused() -> None:
-    with pytest.raises(ConfigError, match="there is no scorer named 'knn'; give gaussian, patchcore, stfpm"):
+    with pytest.raises(ConfigError, match="no scorer named 'knn'; give gaussian, patchcore, stfpm, supersimple"):
         scorer_network(method="knn", height=64, width_px=64)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="the network's input is 72 x 64; give multiples of 16 px"):
         scorer_network(method="gaussian", height=64, width_px=72)
