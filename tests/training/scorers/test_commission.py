@@ -28,7 +28,7 @@ from training.scorers.distances import scorer_of
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module", params=["gaussian", "patchcore", "stfpm"])
+@pytest.fixture(scope="module", params=["gaussian", "patchcore", "stfpm", "supersimple"])
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where a line was commissioned: ``press-3-1.bundle`` and what was made beside it."""
     root = tmp_path_factory.mktemp("line")
