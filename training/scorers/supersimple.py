@@ -235,20 +235,24 @@ def fit_supersimple(
         progress: Told of every step.
     """
     width = len(scale)
+    shape = (int(taught.good.shape[2]), int(taught.good.shape[3]))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         judge = _Judge(head.rank)
         adapt = nn.Conv2d(width, head.rank, 1)
     with torch.no_grad():
         q = orthogonal(width, head.rank, seed=seed)
-        rows = taught.good.permute(0, 2, 3, 1).reshape(-1, width).double() @ q
-        white = whitening(rows.T @ rows / len(rows)) @ q.T
+        square = torch.zeros(head.rank, head.rank, dtype=torch.float64)
+        for piece in torch.split(taught.good, BATCH):
+            rows = piece.permute(0, 2, 3, 1).reshape(-1, width).double() @ q
+            square += rows.T @ rows
+        places = len(taught.good) * shape[0] * shape[1]
+        white = whitening(square / places) @ q.T
         adapt.weight.copy_(white.float()[:, :, None, None])
         assert adapt.bias is not None
         adapt.bias.zero_()
     network = nn.ModuleDict({"adapt": adapt, "judge": judge})
     chance = np.random.default_rng([seed, 23])
-    shape = (int(taught.good.shape[2]), int(taught.good.shape[3]))
 
     def losses(done: float) -> Terms:
         rows, masks, known = taught.drawn(chance)

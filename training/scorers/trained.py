@@ -91,7 +91,7 @@ def train_heads(
         return torch.cat(found) if found else torch.zeros(0, sum(stages.channels), *grid)
 
     good = features(_pool(samples, bytes_each, chance))
-    mean, scale = channel_scale(iter([good]))
+    mean, scale = channel_scale(iter(torch.split(good, SIZE)))
 
     def standardised(maps: Tensor) -> Tensor:
         return (maps - mean[:, None, None].float()) * scale[:, None, None].float()

@@ -19,8 +19,8 @@ from training.checkpoint import digest_of, load_checkpoint, save_checkpoint
 from training.networks.cellnet import trunk_of
 from training.scorers.commission import place_of
 from training.scorers.distances import batches, distances_of, scorer_of
-from training.scorers.embedding import Joined, Stages, joined_maps
-from training.scorers.fitting import ScorerRecipe, _scale, fit_scorer, highest_of_units
+from training.scorers.embedding import Joined, Stages, channel_scale, joined_maps
+from training.scorers.fitting import ScorerRecipe, fit_scorer, highest_of_units
 from training.scorers.network import scorer_network
 from training.scorers.normals import normals_in, split_normals, usual_size
 
@@ -85,7 +85,7 @@ def test_scales_merged_batch_by_batch_are_those_of_all_places_at_once() -> None:
     spread = torch.tensor([1.0, 1e-3, 50.0, 0.0])[:, None, None]
     maps = [1e3 + spread * torch.randn(n, 4, 5, 7, generator=generator) for n in (8, 8, 3, 1)]
     rows = torch.cat(maps).permute(0, 2, 3, 1).reshape(-1, 4).double()
-    mean, scale = _scale(iter(maps))
+    mean, scale = channel_scale(iter(maps))
     torch.testing.assert_close(mean, rows.mean(dim=0), rtol=1e-12, atol=0)
     torch.testing.assert_close(scale[[0, 2]], 1 / rows.std(dim=0, correction=0)[[0, 2]], rtol=1e-9, atol=0)
     assert scale[3] == 0
