@@ -41,8 +41,8 @@ class ScorerNetwork(nn.Module):
         rim: What evens out distances at the border; without it they stay as the head gives them.
     """
 
-    keep_float = ("head", "rim")
-    """The trunk alone is rounded to INT8: a whitening enlarges what rounding does to the directions in which normals
+    keep_float: tuple[str, ...]
+    """The trunks alone are rounded to INT8: a whitening enlarges what rounding does to the directions in which normals
     hardly vary, and the nearest neighbour is a small difference of large numbers."""
 
     def __init__(
@@ -53,6 +53,8 @@ class ScorerNetwork(nn.Module):
         self.head = head
         self.student = student
         self.rim = rim
+        # what is named must have a weight in the graph
+        self.keep_float = ("head",) if rim is None else ("head", "rim")
         self.requires_grad_(False)
         self.eval()
 
