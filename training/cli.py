@@ -40,8 +40,10 @@ from training.pretrain_cli import pretrain
 from training.scorers.commands import (
     Scorer,
     ScorerAlpha,
+    ScorerBackbone,
     ScorerCovariance,
     ScorerTrunk,
+    ScorerWeights,
     check_flags,
     commission,
     scorer_settings,
@@ -91,6 +93,8 @@ def train(
     covariance: ScorerCovariance = None,
     alpha: ScorerAlpha = None,
     lent: ScorerTrunk = None,
+    backbone: ScorerBackbone = None,
+    weights: ScorerWeights = None,
     no_jitter: Annotated[bool, typer.Option("--no-jitter", help="Without photometric jitter.")] = False,
     masks_required: Annotated[
         bool, typer.Option("--masks-required", help="Refuse defective pictures without a mask.")
@@ -125,11 +129,13 @@ def train(
     with refusals():
         check_flags(
             method,
-            scorers={"covariance": covariance, "alpha": alpha, "from": lent},
+            scorers={"covariance": covariance, "alpha": alpha, "from": lent, "backbone": backbone, "weights": weights},
             others={"recipe": recipe, "original": original, "new": new, "gap": gap, **settings, "side_px": None,
                     "device": device, "quick": quick or None},
         )  # fmt: skip
-        told = {} if method is None else scorer_settings(method, covariance, alpha, side, seed, iterations)
+        told = {} if method is None else scorer_settings(
+            method, covariance, alpha, side, seed, iterations, backbone, weights
+        )
     if method is not None:
         train_scorer(list(data or ()), out, told, lent=lent, threads=threads or 1, json_=json_)
         return

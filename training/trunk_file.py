@@ -8,12 +8,13 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from edge_sdk.documents import write_atomic
 from edge_sdk.errors import ConfigError, FormatError
+from training.checkpoint import read_tensors
 
-__all__ = ["arguments_of", "save_trunk"]
+__all__ = ["arguments_of", "is_trunk_file", "put_weights", "save_trunk", "tensors_of"]
 
 SCHEMA = "trunk/1"
 
@@ -53,3 +54,51 @@ def arguments_of(path: Path) -> dict[str, Any]:
     if schema != SCHEMA:
         raise FormatError(f"{path} is of {schema!r}; this version reads {SCHEMA}")
     return found
+
+
+def is_trunk_file(path: Path) -> bool:
+    """Whether it says of itself that it is a pretrained trunk."""
+    try:
+        with safe_open(path, "pt") as file:
+            return "schema" in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
+def tensors_of(path: Path) -> dict[str, Tensor]:
+    """The weights that a safetensors file holds.
+
+    Raises:
+        ConfigError: There is no such file.
+        FormatError: It is damaged or something else.
+    """
+    if not path.is_file():
+        raise ConfigError(f"there is no file {path}; give a safetensors file of a trunk's weights")
+    return read_tensors(path)
+
+
+def put_weights(trunk: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
+    """Put weights into a trunk; others beside them are passed over.
+
+    Args:
+        trunk: To fill.
+        tensors: By the trunk's names.
+        source: Whence they are, in words.
+
+    Raises:
+        FormatError: Some are missing or of another shape; the trunk is as it was.
+    """
+    wanted = trunk.state_dict()
+    missing = sorted(wanted.keys() - tensors.keys())
+    if missing:
+        raise FormatError(
+            f"the weights lack {missing[0]} of the trunk; give those of MobileNetV2 1.0 with timm's names, what "
+            f"`python -m training pretrain` wrote, or a checkpoint that was trained here, not {source}"
+        )
+    differ = sorted(name for name in wanted if wanted[name].shape != tensors[name].shape)
+    if differ:
+        raise FormatError(
+            f"the weights of {source} have {differ[0]} as {tuple(tensors[differ[0]].shape)}, but the trunk's is "
+            f"{tuple(wanted[differ[0]].shape)}; they are of another trunk"
+        )
+    trunk.load_state_dict({name: tensors[name] for name in wanted})

@@ -13,12 +13,11 @@ from typing import Any
 
 import torch
 
-from edge_sdk.errors import ConfigError, FormatError
-from training.checkpoint import read_tensors
+from edge_sdk.errors import ConfigError
 from training.networks.anchornet import AnchorNetwork
 from training.networks.cellnet import CellNetwork, cell_network
 from training.recipe import Recipe, pretrained_weights
-from training.trunk_file import arguments_of
+from training.trunk_file import arguments_of, put_weights, tensors_of
 
 __all__ = ["Start", "load_trunk", "start_of"]
 
@@ -66,14 +65,7 @@ def load_trunk(network: CellNetwork | AnchorNetwork, path: Path) -> None:
     """Put pretrained weights into a network's trunk.
 
     Raises:
-        FormatError: The file is damaged, or lacks some.
+        ConfigError: There is no such file.
+        FormatError: It is damaged, or of another trunk.
     """
-    tensors = read_tensors(path)
-    wanted = network.trunk.state_dict()
-    missing = sorted(wanted.keys() - tensors.keys())
-    if missing:
-        raise FormatError(
-            f"{path} lacks {missing[0]}; give the weights of MobileNetV2 1.0 with timm's names, or what "
-            "`python -m training pretrain` wrote"
-        )
-    network.trunk.load_state_dict({name: tensors[name] for name in wanted})
+    put_weights(network.trunk, tensors_of(path), source=str(path))

@@ -9,15 +9,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from edge_sdk.errors import ConfigError
+from edge_sdk.errors import ConfigError, FormatError
 from edge_sdk.quality.datasets import lines_of, load_dataset
 from tests.training.drawn import write_set
 from training import train as training
 from training import trunks
+from training.networks.cellnet import cell_network
 from training.networks.mobilenet import MobileNetV2
+from training.networks.resnet import ResNet18
 from training.recipe import Recipe
 from training.train import train
-from training.trunks import start_of
+from training.trunks import load_trunk, start_of
 
 
 @pytest.fixture
@@ -64,3 +66,22 @@ def test_no_trunk_named_trains_once_and_comes_to_what_naming_it_does_however_few
     named = train(dataset, lines, recipe.model_copy(update={"trunk": "mobilenetv2"}))
     for name, tensor in found.network.state_dict().items():
         assert torch.equal(tensor, named.network.state_dict()[name])
+
+
+def test_a_file_that_holds_no_weights_or_those_of_another_trunk_is_refused(tmp_path: Path) -> None:
+    network = cell_network(trunk="resnet18", width=0.125)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    with pytest.raises(ConfigError, match=r"there is no file .*none.safetensors; give a safetensors file of a trunk's"):
+        load_trunk(network, tmp_path / "none.safetensors")
+    (tmp_path / "notes.safetensors").write_text("not weights at all")
+    with pytest.raises(FormatError, match=r"notes.safetensors is no safetensors file"):
+        load_trunk(network, tmp_path / "notes.safetensors")
+    save_file(MobileNetV2(stages=2).state_dict(), tmp_path / "mobile.safetensors")
+    with pytest.raises(FormatError, match=r"weights lack .* of the trunk; give those of .*mobile.safetensors"):
+        load_trunk(network, tmp_path / "mobile.safetensors")
+    save_file(ResNet18(width=0.25, stages=3).state_dict(), tmp_path / "wide.safetensors")
+    said = r"have .* as \(16,.*, but the trunk's is \(8,.*; they are of another trunk"
+    with pytest.raises(FormatError, match=said):
+        load_trunk(network, tmp_path / "wide.safetensors")
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, before[name])

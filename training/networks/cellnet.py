@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from edge_sdk.errors import ConfigError
 from training.networks.mobilenet import MobileNetV2
 from training.networks.resnet import ResNet18
+from training.networks.timm_trunk import PREFIX, TimmTrunk
 
 __all__ = ["CellNetwork", "Outputs", "batch_norms", "cell_network", "trunk_of"]
 
@@ -122,8 +123,8 @@ def cell_network(
     return CellNetwork(below, channels=below.channels, classes=classes, frozen=frozen, pooled=pooled)
 
 
-def trunk_of(name: str, *, width: float, stages: int | None) -> ResNet18 | MobileNetV2:
-    """A trunk by its name; without ``stages`` those up to stride 16.
+def trunk_of(name: str, *, width: float, stages: int | None) -> ResNet18 | MobileNetV2 | TimmTrunk:
+    """A trunk by its name, ``timm:`` before one of timm; without ``stages`` those up to stride 16.
 
     Raises:
         ConfigError: There is no such trunk.
@@ -132,7 +133,9 @@ def trunk_of(name: str, *, width: float, stages: int | None) -> ResNet18 | Mobil
         return ResNet18(width=width, stages=stages or 3)
     if name == "mobilenetv2":
         return MobileNetV2(stages=stages or 5)
-    raise ConfigError(f"there is no trunk named {name!r}; give resnet18 or mobilenetv2")
+    if name.startswith(PREFIX):
+        return TimmTrunk(name.removeprefix(PREFIX))
+    raise ConfigError(f"there is no trunk named {name!r}; give resnet18, mobilenetv2, or timm: and a name of timm's")
 
 
 def batch_norms(network: nn.Module) -> Iterator[tuple[str, nn.BatchNorm2d]]:

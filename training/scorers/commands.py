@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 __all__ = [
     "Scorer",
     "ScorerAlpha",
+    "ScorerBackbone",
     "ScorerCovariance",
     "ScorerTrunk",
+    "ScorerWeights",
     "check_flags",
     "commission",
     "scorer_settings",
@@ -55,6 +57,14 @@ ScorerAlpha = Annotated[
 ]
 ScorerTrunk = Annotated[
     Path | None, typer.Option("--from", metavar="CKPT", help="Take this checkpoint's trunk, as it was trained.")
+]
+ScorerBackbone = Annotated[
+    str | None,
+    typer.Option("--backbone", metavar="NAME", help="Take this backbone of timm as the trunk, e.g. hrnet_w18."),
+]
+ScorerWeights = Annotated[
+    Path | None,
+    typer.Option("--weights", metavar="FILE", help="The trunk's weights (safetensors), where no hub is in reach."),
 ]
 
 
@@ -97,6 +107,8 @@ def scorer_settings(
     side_px: int | None,
     seed: int | None,
     iterations: int | None,
+    backbone: str | None = None,
+    weights: Path | None = None,
 ) -> dict[str, Any]:
     """What was given, by the names of ``ScorerRecipe``.
 
@@ -116,6 +128,8 @@ def scorer_settings(
         "side_px": side_px,
         "seed": seed,
         "iterations": iterations,
+        "backbone": backbone,
+        "weights": None if weights is None else str(weights),
     }
     return {name: value for name, value in told.items() if value is not None}
 
@@ -169,6 +183,8 @@ def commission(
     covariance: ScorerCovariance = None,
     alpha: ScorerAlpha = None,
     lent: ScorerTrunk = None,
+    backbone: ScorerBackbone = None,
+    weights: ScorerWeights = None,
     side_px: Annotated[
         int | None, typer.Option(min=64, max=2048, help="Side of the network's input; 256 if not given.")
     ] = None,
@@ -202,7 +218,8 @@ def commission(
 
         place = place_of(bundle, normals)
         side = None if side_px is None else 16 * round(side_px / 16)
-        recipe = _recipe(scorer_settings(method, covariance, alpha, side, seed, iterations), threads)
+        told = scorer_settings(method, covariance, alpha, side, seed, iterations, backbone, weights)
+        recipe = _recipe(told, threads)
         found = normals_in(normals, seed=recipe.seed)
         for note in found.notes:
             say(note)

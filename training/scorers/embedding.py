@@ -15,37 +15,43 @@ from torch import Tensor, nn
 from edge_sdk.errors import ConfigError, RangeError
 from training.networks.mobilenet import MobileNetV2
 from training.networks.resnet import ResNet18
+from training.networks.timm_trunk import TimmTrunk
 
 __all__ = ["Joined", "Stages", "channel_scale", "joined_maps"]
 
 TAPS = {"resnet18": (0, 1, 2), "mobilenetv2": (1, 2, 4)}
-"""Which stages are looked at by habit: strides 4, 8 and 16."""
+"""Which stages are looked at by habit: strides 4, 8 and 16; of timm's those of these strides that there are."""
+PROBE = 128
+"""Pixels of the picture that strides are measured on."""
 
 
 class Stages(nn.Module):
     """A trunk that gives the maps of several stages: ``(N, 3, H, W)`` to ``(N, C_l, H / s_l, W / s_l)`` each.
 
     Args:
-        trunk: ``ResNet18`` or ``MobileNetV2``.
+        trunk: ``ResNet18``, ``MobileNetV2`` or one of timm.
         taps: Which stages, counted from 0, rising.
 
     Raises:
-        ConfigError: The trunk has no such stage.
+        ConfigError: The trunk has no such stage, or takes pictures of one size alone.
     """
 
-    def __init__(self, trunk: ResNet18 | MobileNetV2, taps: Sequence[int]) -> None:
+    def __init__(self, trunk: ResNet18 | MobileNetV2 | TimmTrunk, taps: Sequence[int]) -> None:
         super().__init__()
         self.trunk = trunk
         self.taps = tuple(taps)
-        count = trunk.stages if isinstance(trunk, ResNet18) else len(trunk.blocks)
+        count = len(trunk.blocks) if isinstance(trunk, MobileNetV2) else trunk.stages
         if not self.taps or list(self.taps) != sorted(set(self.taps)) or not 0 <= self.taps[0] <= self.taps[-1] < count:
             raise ConfigError(f"taps is {list(taps)}; give numbers of stages in rising order, from 0 to {count - 1}")
         with torch.no_grad():
             mode = trunk.training
-            maps = self.eval()(torch.zeros(1, 3, 128, 128))
+            try:
+                maps = self.eval()(torch.zeros(1, 3, PROBE, PROBE))
+            except (AssertionError, RuntimeError) as error:
+                raise ConfigError(f"the trunk takes no {PROBE} x {PROBE} picture ({error}); choose another") from error
             self.train(mode)
         self.channels = tuple(int(one.shape[1]) for one in maps)
-        self.strides = tuple(128 // int(one.shape[2]) for one in maps)
+        self.strides = tuple(PROBE // int(one.shape[2]) for one in maps)
 
     def forward(self, frame: Tensor) -> list[Tensor]:
         maps = self.trunk.maps(frame, last=self.taps[-1])

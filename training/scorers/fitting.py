@@ -14,26 +14,25 @@ from torch import Tensor
 
 from edge_sdk.arrays import Array, Image
 from edge_sdk.documents import Document, sha256_file, sha256_hex
-from edge_sdk.errors import ConfigError, FormatError
 from edge_sdk.quality.datasets import Sample
 from edge_sdk.quality.novelty import ALPHA, NOVELTY, band_of_normals
 from edge_sdk.vision.preprocess import PreprocessSpec
 from edge_sdk.vision.resampling import Sampling
-from training.checkpoint import Checkpoint, LineState, load_checkpoint, read_tensors
+from training.checkpoint import Checkpoint, LineState
 from training.data.views import normalised
 from training.networks.cellnet import CellNetwork
-from training.recipe import MOBILENET_FILE, pretrained_weights
 from training.scorers.distances import Distances, batches, distances_of
 from training.scorers.embedding import channel_scale, joined_maps
 from training.scorers.gaussian import Covariance, GaussianFit, GaussianHead
+from training.scorers.lending import Lent, lent_trunk
 from training.scorers.network import FACTORY, ScorerNetwork, scorer_network
 from training.scorers.normals import Normals, check_not_blank, split_normals, usual_size
 from training.scorers.patchcore import PatchCoreFit, PatchCoreHead
 from training.scorers.rim import rim_of
 from training.scorers.suspects import named, suspicious
 from training.scorers.trained import TRAINED, gaussian_beside, train_heads, trained
-from training.statistics import load_statistics
 from training.train import Progress, quiet
+from training.trunk_file import put_weights
 
 __all__ = ["ScorerRecipe", "fit_scorer"]
 
@@ -57,6 +56,10 @@ class ScorerRecipe(Document):
     """Steps of what is trained, ``stfpm`` and ``supersimple``; the method's own number if not given."""
     side_px: int = Field(256, ge=64, le=2048, multiple_of=16)
     """The network's input has about ``side_px`` squared pixels, in the pictures' own ratio."""
+    backbone: str | None = None
+    """Of timm, any that gives maps of its stages, as the trunk; without it MobileNetV2."""
+    weights: str | None = None
+    """File of the trunk's weights; without it those of ImageNet, of a backbone from timm's hub."""
     sampling: Sampling | None = None
     """How pictures are made smaller, see ``training.recipe.Recipe``."""
     defect_px: int | None = Field(None, ge=1)
@@ -98,9 +101,9 @@ def fit_scorer(
     size, alike = usual_size(normals.samples, strict=strict)
     fits, holds = split_normals(normals.samples, seed=recipe.seed)
     check_not_blank(fits[:FIRST], normals.root)
-    spec, arguments, trunk, source = _started(recipe, size, lent)
+    spec, arguments, trunk = _started(recipe, size, lent)
     network = scorer_network(**arguments)
-    _lend(network, trunk)
+    put_weights(network.stages.trunk, trunk.weights, source=trunk.source)
     defects = normals.defects if recipe.method == "supersimple" else ()
     fits, doubts = _fitted_without_suspects(network, fits, defects, spec, recipe, resume, progress)
     if recipe.method == "supersimple":
@@ -147,7 +150,7 @@ def fit_scorer(
             "fitted_on": len(fits),
             "threshold_from": len(holds),
             "defects": len(defects),
-            "notes": [*normals.notes, *doubts, f"the trunk is {source}"],
+            "notes": [*normals.notes, *doubts, f"the trunk is {trunk.source}"],
             "original": sorted({one.domain for one in normals.samples if one.domain}),
             "new": [],
         },
@@ -231,14 +234,14 @@ def _taught_by(defects: Sequence[Sample]) -> str:
 
 def _started(
     recipe: ScorerRecipe, size: tuple[int, int], lent: Path | None
-) -> tuple[PreprocessSpec, dict[str, Any], Mapping[str, Tensor], str]:
-    """Preprocessing, the factory's arguments, the trunk's weights, and whence they are."""
-    base = None if lent is None else load_checkpoint(lent)
+) -> tuple[PreprocessSpec, dict[str, Any], Lent]:
+    """Preprocessing, the factory's arguments, and the trunk."""
+    trunk = lent_trunk(lent, recipe.backbone, None if recipe.weights is None else Path(recipe.weights))
     ratio = min(4.0, max(0.25, size[1] / size[0]))
     across = max(32, 32 * round(recipe.side_px * ratio**0.5 / 32))
     down = max(32, 32 * round(recipe.side_px / ratio**0.5 / 32))
     place: dict[str, Any] = {"height": down, "width_px": across, "stride": recipe.stride, "rim": True}
-    common: dict[str, Any] = {"method": recipe.method, **place}
+    common: dict[str, Any] = {"method": recipe.method, **place, **trunk.arguments}
     by_method: dict[str, dict[str, Any]] = {
         "gaussian": {"covariance": recipe.covariance},
         "patchcore": {"bank": recipe.bank},
@@ -246,57 +249,24 @@ def _started(
         "supersimple": {},
     }
     options = by_method[recipe.method]
-    safe: Any = {"sampling": recipe.sampling, "defect_px": recipe.defect_px}
     # padding would be strange in every picture, and elsewhere in each where they are of several sizes
-    resize: Literal["stretch"] = "stretch"
-    if base is None:
-        weights = pretrained_weights()
-        if weights is None:
-            raise ConfigError(
-                f"a scorer needs a trunk that was trained: name {MOBILENET_FILE} in EDGE_SDK_MOBILENETV2, or take the "
-                "trunk of a checkpoint: --from CKPT"
-            )
-        half = (0.5, 0.5, 0.5)
-        spec = PreprocessSpec(width=across, height=down, mean=half, std=half, resize=resize, **safe)
-        trunk, arguments = read_tensors(weights), {"trunk": "mobilenetv2"}
-        source = f"MobileNetV2 with ImageNet weights ({weights.name})"
-    else:
-        own = base.preprocess
-        spec = PreprocessSpec(
-            width=across, height=down, mean=own.mean, std=own.std, colour=own.colour, resize=resize, **safe
-        )
-        arguments = {name: base.arguments[name] for name in ("trunk", "width", "stages") if name in base.arguments}
-        network = base.network
-        load_statistics(network, base.line("original").statistics)
-        prefix = "stages.trunk." if isinstance(network, ScorerNetwork) else "trunk."
-        whole = network.state_dict()
-        trunk = {name.removeprefix(prefix): one for name, one in whole.items() if name.startswith(prefix)}
-        source = f"that of {lent}"
-    probe = scorer_network(**{**common, **arguments, "rank": 1}, **_tiny(options))
+    spec = PreprocessSpec(
+        width=across,
+        height=down,
+        mean=trunk.mean,
+        std=trunk.std,
+        colour=trunk.colour,
+        resize="stretch",
+        sampling=recipe.sampling,
+        defect_px=recipe.defect_px,
+    )
+    probe = scorer_network(**{**common, "rank": 1}, **_tiny(options))
     rank = min(recipe.rank, sum(probe.stages.channels))
-    return spec, {**common, **arguments, **options, "rank": rank}, trunk, source
+    return spec, {**common, **options, "rank": rank}, trunk
 
 
 def _tiny(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: "shared" if name == "covariance" else 1 for name in options}
-
-
-def _lend(network: ScorerNetwork, weights: Mapping[str, Tensor]) -> None:
-    trunk = network.stages.trunk
-    wanted = trunk.state_dict()
-    missing = sorted(wanted.keys() - weights.keys())
-    if missing:
-        raise FormatError(
-            f"the weights lack {missing[0]} of the trunk; give those of MobileNetV2 1.0 with timm's names, or a "
-            "checkpoint that was trained here"
-        )
-    differ = [name for name in wanted if wanted[name].shape != weights[name].shape]
-    if differ:
-        raise FormatError(
-            f"the weights' {differ[0]} is {tuple(weights[differ[0]].shape)}, but the trunk's is "
-            f"{tuple(wanted[differ[0]].shape)}; they are of another trunk"
-        )
-    trunk.load_state_dict({name: weights[name] for name in wanted})
 
 
 def _digest(samples: Sequence[Sample]) -> str:

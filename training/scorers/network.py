@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from edge_sdk.errors import ConfigError
 from training.networks.cellnet import trunk_of
+from training.networks.timm_trunk import TimmTrunk
 from training.scorers.embedding import TAPS, Stages
 from training.scorers.gaussian import GaussianHead
 from training.scorers.patchcore import PatchCoreHead
@@ -75,7 +76,7 @@ def scorer_network(
     method: Literal["gaussian", "patchcore", "stfpm", "supersimple"],
     height: int,
     width_px: int,
-    trunk: Literal["resnet18", "mobilenetv2"] = "mobilenetv2",
+    trunk: str = "mobilenetv2",
     width: float = 0.25,
     stages: int | None = None,
     taps: Sequence[int] | None = None,
@@ -90,7 +91,7 @@ def scorer_network(
         method: One of ``METHODS``.
         height: Of the network's input, pixels, a multiple of the coarsest stage's stride.
         width_px: Of the network's input.
-        trunk: ``resnet18`` or ``mobilenetv2``.
+        trunk: ``resnet18``, ``mobilenetv2``, or ``timm:`` and a name of timm's.
         width: Of a ResNet-18, times the paper's channels.
         stages: How many stages the trunk has, where a checkpoint lends it; those up to stride 16 without it.
         taps: Which stages are looked at, from 0.
@@ -104,7 +105,8 @@ def scorer_network(
     """
     if method not in METHODS:
         raise ConfigError(f"there is no scorer named {method!r}; give {', '.join(METHODS)}")
-    below = Stages(trunk_of(trunk, width=width, stages=stages), tuple(taps or TAPS[trunk]))
+    own = trunk_of(trunk, width=width, stages=stages)
+    below = Stages(own, tuple(taps or (own.taps if isinstance(own, TimmTrunk) else TAPS[trunk])))
     coarsest = max((*below.strides, stride))
     if height % coarsest or width_px % coarsest:
         raise ConfigError(f"the network's input is {width_px} x {height}; give multiples of {coarsest} px")
