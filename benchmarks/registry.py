@@ -26,6 +26,7 @@ MODULES = {
     "S2": "benchmarks.adaptation.parts",
     "S3": "benchmarks.adaptation.several",
     "S4": "benchmarks.adaptation.full_width",
+    "S5": "benchmarks.adaptation.encoders",
 }
 
 

@@ -108,7 +108,7 @@ def _made(name: str, **options: Any) -> nn.Module:
         if not any(strides[n] >= 4 for n in wanted):
             raise ConfigError(f"timm's {name} has maps of strides {list(strides)}; one of 4 to {COARSEST} is needed")
         net: nn.Module = timm.create_model(name, features_only=True, out_indices=wanted, **options)
-    except (RuntimeError, AttributeError, NotImplementedError) as error:
+    except (RuntimeError, AttributeError) as error:
         if options["pretrained"]:
             raise
         raise ConfigError(f"timm's {name} gives no maps of its stages ({error}); choose another backbone") from error
