@@ -185,14 +185,14 @@ def test_blank_pictures_are_refused(trunk: Path, tmp_path: Path) -> None:
 
 
 def test_a_trunk_that_is_not_there_is_said(good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.scorers.fitting.pretrained_weights", lambda: None)
+    monkeypatch.setattr("training.scorers.lending.pretrained_weights", lambda: None)
     with pytest.raises(ConfigError, match="a scorer needs a trunk that was trained: name .* in EDGE_SDK_MOBILENETV2"):
         fit_scorer(normals_in(good), RECIPE)
     wrong = tmp_path / "wrong.safetensors"
     from safetensors.torch import save_file
 
     save_file({"conv1.weight": torch.zeros(1)}, wrong)
-    monkeypatch.setattr("training.scorers.fitting.pretrained_weights", lambda: wrong)
+    monkeypatch.setattr("training.scorers.lending.pretrained_weights", lambda: wrong)
     with pytest.raises(FormatError, match="the weights lack blocks.0.0.bn1.bias of the trunk; give those of Mobile"):
         fit_scorer(normals_in(good), RECIPE)
 
