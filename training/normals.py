@@ -32,7 +32,7 @@ from training.recipe import Recipe
 from training.scorers.network import FACTORY as SCORER
 from training.train import Progress, quiet
 
-__all__ = ["DEFAULT", "LEAST", "TRANSFERS", "UNTRAINED", "Transfer", "check_cells", "transfer",
+__all__ = ["DEFAULT", "LEAST", "TRANSFERS", "UNTRAINED", "Transfer", "check_cells", "default_of", "transfer",
            "transfer_moments"]  # fmt: skip
 
 TRANSFERS = {
@@ -72,6 +72,15 @@ class Transfer:
     """Normals that the chosen model thinks defective, far above the others: is there a defect on them?"""
     notes: tuple[str, ...]
     histories: Mapping[str, Sequence[Mapping[str, float]]]
+
+
+def default_of(checkpoint: Checkpoint) -> str:
+    """The method where none is named: of the line's statistics, unless the trunk is frozen.
+
+    Normalisations of a pretrained trunk are part of what it knows; measured anew they rank worse than left alone
+    (docs/explanation/lines-without-defects.md), so of such a line the threshold alone is taken.
+    """
+    return "source" if checkpoint.network.frozen else DEFAULT
 
 
 def transfer(

@@ -34,7 +34,10 @@ def transfer(
     ] = None,
     method: Annotated[
         list[str] | None,
-        typer.Option("--method", help="statistics if not given; repeat to let the audit choose among several."),
+        typer.Option(
+            "--method",
+            help="statistics if not given, with a frozen trunk source; repeat to let the audit choose among several.",
+        ),
     ] = None,
     audit: Annotated[
         str | None,
@@ -69,9 +72,9 @@ def transfer(
     Example:
       python -m training transfer build/source --normals good_parts --out build/press-4
 
-    statistics, the method if none is named, takes seconds and no gradient. nrbn, contrastive, its variants and
-    triplet train with --data, where the original line is. Several places that make one part each write --moments, and
-    one pools them:
+    statistics, the method if none is named, takes seconds and no gradient; with a frozen pretrained trunk it is source,
+    which takes the threshold alone. nrbn, contrastive, its variants and triplet train with --data, where the original
+    line is. Several places that make one part each write --moments, and one pools them:
     transfer build/source --pool a.safetensors --pool b.safetensors --out build/press-4.
     """
     from training.commands import at_work, config_given, hand_over, resume_beside

@@ -19,8 +19,9 @@ from training.checkpoint import Checkpoint, digest_of, load_checkpoint, save_che
 from training.data.views import Views, normalised, views_of
 from training.lines import predicted
 from training.moments import moments_of, pooled
+from training.networks.cellnet import cell_network
 from training.networks.referenced import normal_rows, ordinary, referenced
-from training.normals import TRANSFERS, UNTRAINED, _band_of_units, transfer, transfer_moments
+from training.normals import TRANSFERS, UNTRAINED, _band_of_units, default_of, transfer, transfer_moments
 from training.normals_choice import audit_drawn, chosen_by_audit
 from training.statistics import own_weights
 from training.train import train
@@ -140,6 +141,12 @@ def test_pooled_places_make_a_line_without_a_picture(source: Checkpoint, lines: 
         torch.testing.assert_close(tensor, other.statistics[name], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(own.feature_mean, other.feature_mean, atol=1e-5)
     assert own.thresholds.guarantee == "none: the line is known by its statistics alone"
+
+
+def test_a_frozen_trunk_keeps_its_normalisations_by_default(source: Checkpoint) -> None:
+    assert default_of(source) == "statistics"
+    frozen = replace(source, network=cell_network(width=0.125, frozen=True))
+    assert default_of(frozen) == "source"
 
 
 def test_a_threshold_counts_groups_of_normals_and_not_their_pictures(source: Checkpoint, lines: Lines) -> None:
