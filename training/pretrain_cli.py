@@ -51,6 +51,7 @@ def pretrain(
       python -m training pretrain --data related --out build/related.safetensors
       python -m training train --data pictures --start build/related.safetensors --out build/source
 
+    On five surfaces core did not help, masked a little, pretrained MobileNetV2 weights most: docs/how-to/pretrain.md.
     Pictures of a set's part test are left out, as they are dealt with the same --seed.
     """
     with refusals():
