@@ -55,7 +55,9 @@ class ScorerNetwork(nn.Module):
         self.student = student
         self.rim = rim
         # what is named must have a weight in the graph
-        self.keep_float = ("head",) if rim is None else ("head", "rim")
+        kept = ("head",) if rim is None else ("head", "rim")
+        # trained to tell noise from good parts, it takes the trunk's rounding for noise: nothing is rounded
+        self.keep_float = ("stages", *kept) if isinstance(head, SuperSimpleHead) else kept
         self.requires_grad_(False)
         self.eval()
 
