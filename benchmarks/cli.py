@@ -1,4 +1,4 @@
-"""``python -m benchmarks list | run | check | render``."""
+"""``python -m benchmarks list | run | peer | check | render``."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from benchmarks import machine, registry
 from benchmarks.checking import check as findings_of
 from benchmarks.checking import read_all
 from benchmarks.musts import musts_from_csv
+from benchmarks.peers import PEERS, make_peer
 from benchmarks.render import render as written_from
 from benchmarks.results import Benchmark, document, write_result
 from benchmarks.steps import KeptSteps
@@ -163,6 +164,21 @@ def _run_one(identifier: str, *, quick: bool, folder: Path) -> Path:
         talk.print(f"{'met  ' if bound.met_by(found.value) else 'UNMET'} {key}: {found.value:g}, wanted {bound.words}")
     talk.print(f"{identifier} written to {path}")
     return path
+
+
+@app.command(epilog="Example: python -m benchmarks peer anomalib")
+def peer(
+    name: Annotated[str, typer.Argument(metavar="NAME", help=f"One of {', '.join(sorted(PEERS))}.")],
+    as_json: AsJson = False,
+) -> None:
+    """Make the environment that a peer is measured in, apart from ours; minutes, and gigabytes."""
+    with _said():
+        talk.print(f"installing {' '.join(PEERS.get(name, ()))}, apart from ours; this takes minutes")
+        python = make_peer(name)
+    if as_json:
+        typer.echo(json.dumps({"python": str(python)}))
+    else:
+        talk.print(f"{name} is ready: {python}")
 
 
 @app.command(epilog="Example: python -m benchmarks check --report")

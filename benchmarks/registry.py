@@ -15,6 +15,7 @@ MODULES = {
     "E2": "benchmarks.adaptation.solar",
     "E3": "benchmarks.adaptation.without_defects",
     "E4": "benchmarks.adaptation.mentoring",
+    "E5": "benchmarks.adaptation.scorers",
     "E6": "benchmarks.adaptation.selection",
     "E7": "benchmarks.adaptation.pretraining",
     "E8": "benchmarks.adaptation.drift",

@@ -167,31 +167,42 @@ def check_grid(outputs: Mapping[str, Tensor], spec: PreprocessSpec, *, cell_px: 
 
 
 def kept_in_float(network: nn.Module, model: ModelProto) -> tuple[str, ...]:
-    """Nodes that are not to be rounded to INT8: what has a weight of the submodules that the network names in
-    ``keep_float``, and all that is computed from it.
+    """Nodes that are not to be rounded to INT8.
+
+    They are what has a weight of the submodules that the network names in ``keep_float``, and all that is computed from
+    it; and what has a weight of those in ``keep_float_first``, and what is computed from nothing else.
 
     Args:
-        network: May have an attribute ``keep_float``, names of submodules.
+        network: May have the attributes ``keep_float`` and ``keep_float_first``, names of submodules.
         model: That it was exported to; its weights are still called as the network's.
 
     Raises:
         ExportError: A submodule has no weight in the graph, as where tracing folds and renames it.
     """
-    submodules = tuple(f"network.{name}." for name in getattr(network, "keep_float", ()))
-    weights = {tensor.name for tensor in model.graph.initializer}
+    last, first = (
+        tuple(f"network.{name}." for name in getattr(network, said, ())) for said in ("keep_float", "keep_float_first")
+    )
+    fixed = {tensor.name for tensor in model.graph.initializer}
     had = {f"network.{name}" for name in network.state_dict()}
-    lost = [one for one in submodules if _any_in(had, one) and not _any_in(weights, one)]
+    lost = [one for one in (*last, *first) if _any_in(had, one) and not _any_in(fixed, one)]
     if lost:
         raise ExportError(
             f"the network keeps {lost[0].removeprefix('network.').rstrip('.')} in float, but no weight of the graph is "
             "called so; write the network without what torch.export cannot follow, or leave it out of keep_float"
         )
     below: set[str] = set()
+    above = {one.name for one in model.graph.input}
     kept = []
     for node in model.graph.node:
-        if submodules and any(name.startswith(submodules) or name in below for name in node.input):
-            kept.append(node.name)
+        weights = [name for name in node.input if name in fixed and name.startswith("network.")]
+        early = all(name in above for name in node.input if name and name not in fixed)
+        if last and any(name.startswith(last) or name in below for name in node.input):
             below.update(node.output)
+        elif first and early and all(name.startswith(first) for name in weights):
+            above.update(node.output)
+        else:
+            continue
+        kept.append(node.name)
     return tuple(kept)
 
 

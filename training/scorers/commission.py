@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
@@ -37,9 +37,12 @@ from training.scorers.fitting import ScorerRecipe, fit_scorer
 from training.scorers.normals import Normals
 from training.train import Progress, quiet
 
-__all__ = ["CommissionError", "Commissioned", "commission", "place_of"]
+__all__ = ["RULE", "CommissionError", "Commissioned", "commission", "place_of"]
 
 LINE = "original"
+RULE: Final = "minmax"
+"""Of the ranges: a rule that cuts off what is rare cuts off what a scorer looks for.  With ``mse`` good magnetic tiles
+near the threshold lost a tenth of the inter-quartile range (seed 100), and 3 points fewer of them lay above it."""
 STEPS = 6
 """Commands that are run after the fit."""
 
@@ -146,7 +149,7 @@ def commission(
     names = {one.image for one in held}
     with _folder([one for one in normals.samples if one.image not in names]) as typical, _folder(held) as apart:
         exported = step("export", "onnx", kept, "--line", LINE, "--out", work)
-        step("calibration", "ranges", model, "--pictures", typical, "--out", work, "--max", 64)
+        step("calibration", "ranges", model, "--pictures", typical, "--out", work, "--max", 64, "--rule", RULE)
         step("calibration", "render", model, "--ranges", work / "ranges.json", "--out", work)
         int8 = ("--int8", work / "model.cpu.onnx")
         report = step("calibration", "report", model, *int8, "--pictures", apart, "--out", work)

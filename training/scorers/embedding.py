@@ -57,6 +57,15 @@ class Stages(nn.Module):
         maps = self.trunk.maps(frame, last=self.taps[-1])
         return [maps[number] for number in self.taps]
 
+    def first_parts(self) -> tuple[str, ...]:
+        """Submodules of the trunk that lead to the first map looked at; of timm's trunks none is known by name."""
+        stages = range(self.taps[0] + 1)
+        if isinstance(self.trunk, TimmTrunk):
+            return ()
+        if isinstance(self.trunk, ResNet18):
+            return ("conv1", *(f"layer{number + 1}" for number in stages))
+        return ("conv_stem", *(f"blocks.{number}" for number in stages))
+
 
 class Joined(nn.Module):
     """``sum_l up_l(W_l f_l) + b``, averaged over 3x3 cells: a linear map of all stages at each cell of one grid.

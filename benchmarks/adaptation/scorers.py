@@ -1,0 +1,135 @@
+"""E5: models of good parts alone: how good, how fast, and whether INT8 and the graph keep what was fitted.
+
+Stated before any reported seed was run:
+
+- **Data**: magnetic tile, hazelnut, cookies and MVTec screw.  Whole groups of good parts are dealt into halves, anew
+  for each seed: one half fits; the other, and every defect, is judged.  The sets' own test parts hold too few good
+  parts for a rate of false alarms.
+- **Scorers**: every method that there is, at its defaults, on MobileNetV2 with ImageNet weights; the recommended one
+  is what ``commission`` takes without flags.  A picture's score is its highest place.
+- **Beside them**: anomalib's PaDiM, PatchCore and STFPM by their own code, on the same trunk and the same pictures, of
+  the first seed; a picture's score is theirs.
+- **Best scorer**: by AUROC of pictures on magnetic tile, for each seed the best on the others.
+- **INT8**: as commissioning makes it.  A model's threshold is the 95 % quantile of FP32's scores of the judged good
+  parts; the shift is the difference of the shares above it, pooled over sets and seeds, of both renderings.
+- **Time**: one picture, one thread, from the network's input to the map, rounds of everything in turn.  anomalib's
+  PatchCore at its defaults has no weights here, which its time does not mind; its bank has the default's size.
+
+Seeds from 100 on were tried before.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+from benchmarks import machine
+from benchmarks.adaptation.scorers_fold import fold_of, parts_of, recipes, spec_of
+from benchmarks.adaptation.scorers_peer import METHODS, RATIO, Peer, peer_fold
+from benchmarks.adaptation.scorers_table import LEVEL, Judged, Table
+from benchmarks.adaptation.scorers_time import DEFAULTS, times_of
+from benchmarks.peers import python_of, why_missing
+from benchmarks.results import Chart, Result, Steps
+
+__all__ = ["MINUTES", "NEEDS", "SEEDS", "SETS", "SUITE", "TITLE", "run"]
+
+SHARED = machine.ROOT.parent / "shared" / "data"
+SETS = {
+    "magnetic": "magnetic_tile",
+    "hazelnut": "hazelnut_toy",
+    "cookies": "cookies",
+    "screw": "mvtec_screw",
+}
+TITLE = "Models of good parts alone: accuracy, INT8 and time"
+SUITE = "adaptation"
+MINUTES = 45.0
+NEEDS = ("torch", "onnxruntime", "../shared/data/backbone_mobilenetv2",
+         *(f"../shared/data/{name}" for name in SETS.values()))  # fmt: skip
+
+SEEDS = (0, 1)
+SHOWN = 800
+"""Pictures that anomalib's STFPM sees in training, as many as ours; its 100 epochs would take hours of CPU."""
+TIMED_ON = "screw"
+"""Square pictures, so that every network sees 256 x 256."""
+LAPS = 20
+GRAPHS = machine.ROOT / "build" / "E5"
+"""What is timed."""
+
+
+def run(*, quick: bool, progress: Steps) -> Result:
+    """Measure; see ``benchmarks.results``."""
+    import cv2
+    import torch
+
+    from training.scorers.fitting import ScorerRecipe
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    seeds = SEEDS[:1] if quick else SEEDS
+    sets = {"hazelnut": SETS["hazelnut"]} if quick else SETS
+    timed_on = "hazelnut" if quick else TIMED_ON
+    graphs = GRAPHS / ("quick" if quick else "full")
+    names = list(recipes(seeds[0]))
+    recommended = next(name for name, one in recipes(0).items() if one == ScorerRecipe())
+    here = python_of("anomalib") is not None
+    progress.expect(len(sets) * (len(seeds) * len(names) + here) + 1)
+    judged: dict[str, list[Judged]] = {one: [] for one in sets}
+    ours: dict[str, dict[str, list[Any]]] = {name: {one: [] for one in sets} for name in names}
+    theirs: dict[str, dict[str, list[Any]]] = {name: {one: [] for one in sets} for name in METHODS if here}
+    with ExitStack() as stack:
+        peer = _peer(stack)
+        for one, folder in sets.items():
+            for seed in seeds:
+                parts = parts_of(SHARED / folder, seed=seed)
+                judged[one].append(Judged(parts.held, tuple(f"{one}/{sample.unit}" for sample in parts.judged)))
+                for name, recipe in recipes(seed, iterations=20 if quick else None).items():
+                    keep = graphs / name if (one, seed) == (timed_on, seeds[0]) else None
+                    step = partial(fold_of, parts, recipe, keep=keep)
+                    ours[name][one].append(progress.step(f"{one}, seed {seed}, {name}", step))
+                if peer is not None and seed == seeds[0]:
+                    spec = spec_of(ours[recommended][one][-1]["spec"])
+                    asking = partial(peer_fold, peer, parts, spec, seed=seed, shown=32 if quick else SHOWN)
+                    found = progress.step(f"{one}, seed {seed}, anomalib", asking)
+                    for name in METHODS:
+                        theirs[name][one].append(found[name])
+        parts = parts_of(SHARED / sets[timed_on], seed=seeds[0])
+        spec = spec_of(ours[recommended][timed_on][0]["spec"])
+        laps = 3 if quick else LAPS
+        timing = partial(times_of, names, graphs, parts, spec, seed=seeds[0], peer=peer, laps=laps)
+        table = Table(recommended, judged, ours, theirs, progress.step("time", timing))
+    absent = [] if here else [
+        {"name": f"anomalib's {name}", "skipped": why_missing("anomalib")} for name in (*METHODS, DEFAULTS)
+    ]  # fmt: skip
+    return Result(
+        rows=[*table.summary(), *absent, *table.each_set(), *table.differences()],
+        musts=table.musts(),
+        notes=_notes(table, full=not quick),
+        settings={
+            "seeds": list(seeds),
+            "sets": dict(sets),
+            "recommended": recommended,
+            "recipes": {name: one.model_dump(mode="json") for name, one in recipes(seeds[0]).items()},
+            "alarm_level": LEVEL,
+            "timed_on": timed_on,
+            "laps": laps,
+            "threads": 1,
+            "peer": {**(peer.versions if peer else {}), "patchcore_ratio": RATIO, "stfpm_shown": SHOWN},
+        },
+        data={folder: machine.data_digest(SHARED / folder) for folder in sets.values()},
+        packages=("torch", "onnxruntime"),
+        chart=Chart("mean_auroc" if quick else "magnetic_auroc", "AUROC of pictures"),
+    )
+
+
+def _peer(stack: ExitStack) -> Peer | None:
+    """anomalib's process, where its environment was made and the trunk's weights are here."""
+    from training.recipe import pretrained_weights
+
+    python, weights = python_of("anomalib"), pretrained_weights()
+    return None if python is None or weights is None else stack.enter_context(Peer(python, weights))
+
+
+def _notes(table: Table, *, full: bool) -> list[str]:
+    judged, least = table.normals()
+    return [f"{judged} good parts were judged by models not fitted on them, {least} or more of each seed"]
