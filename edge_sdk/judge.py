@@ -79,6 +79,7 @@ class Judge:
 
         Raises:
             RunnerError: The engine failed, or answered with neither a confidence map nor boxes.
+            DefectErased: At this frame's size the resize would erase the smallest defect that must be seen.
         """
         spec = self.manifest.preprocess
         outputs = outputs_of_frame(frame.pixels, spec, self._infer, out=self._input, adjust=self.adjust)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_sdk.errors import DefectErased, RangeError
+from edge_sdk.vision import erasing
 from edge_sdk.vision.erasing import alternatives, refusal
 from edge_sdk.vision.preprocess import PreprocessSpec, cells_of_mask, fitted, kept_of_defect, preprocess
 from edge_sdk.vision.resampling import Sampling, kept_contrast, resized
@@ -112,6 +113,22 @@ def test_each_alternative_does_what_it_says() -> None:
             frame[y : y + 2, x : x + 2] = 200
             seen = pictures_of_frame(frame, replace(one.spec, pad=(100, 100, 100)))
             assert max(picture.max() for _, picture in seen) - 100 >= 10
+
+
+def test_a_slow_alternative_is_timed_once_since_a_line_may_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, timed = [0.0], list[PreprocessSpec]()
+
+    def slowly_made(image: object, spec: PreprocessSpec) -> tuple[()]:
+        timed.append(spec)
+        now[0] += 0.001 if spec.sampling == "area" else 0.2
+        return ()
+
+    monkeypatch.setattr(erasing, "pictures_of_frame", slowly_made)
+    monkeypatch.setattr(erasing.time, "perf_counter", lambda: now[0])
+    found = alternatives(PreprocessSpec(width=640, height=640, sampling="linear", defect_px=2), *FULL_HD)
+    rounds = {one.words: timed.count(one.spec) for one in found}
+    assert rounds.pop("sampling: area") == 4 and set(rounds.values()) == {1}
+    assert {round(one.ms) for one in found} == {1, 200}
 
 
 def test_what_keeps_the_defect_is_let_through() -> None:
