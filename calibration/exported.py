@@ -69,7 +69,7 @@ class Exported(Tolerant):
     way: Literal["dynamo", "torchscript"] = "dynamo"
     """How torch wrote it."""
     note: str | None = None
-    """Why it was traced, where it was."""
+    """Why it was traced, or why none of it is rounded to INT8, where it is so."""
     fused_sha256: str | None = None
     """Of ``model.fused.onnx``, the same graph with its preprocessing inside, where it was asked for."""
     versions: dict[str, str] = Field(default_factory=dict)

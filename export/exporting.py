@@ -13,7 +13,7 @@ from calibration.exported import Exported, exported_bytes, preprocess_bytes, sha
 from edge_sdk.documents import sha256_hex, write_together
 from export.checkpoint import read_checkpoint
 from export.fused import check_fused, with_preprocessing
-from export.graph import OPSET, check_grid, graph_of, kept_in_float, outputs_of
+from export.graph import OPSET, check_grid, graph_of, kept_in_float, outputs_of, unrounded
 from export.parity import BATCHES, check_parity
 
 __all__ = ["FUSED", "export_checkpoint"]
@@ -62,8 +62,10 @@ def export_checkpoint(
     say(f"exporting {file.factory} for the line {line}, opset {opset}")
     made = graph_of(network, file.preprocess, opset=opset, batch=batch if fixed else None)
     model = made.model
-    if made.note:
-        say(f"note: {made.note}")
+    kept = kept_in_float(network, model)
+    notes = [note for note in (made.note, unrounded(network, model, kept)) if note]
+    for note in notes:
+        say(f"note: {note}")
     sizes = (batch,) if fixed else tuple(dict.fromkeys((1, 2, batch)))
     say(f"comparing with torch at batch {', '.join(map(str, sizes))}")
     parity = check_parity(network, model, file.preprocess, batches=sizes)
@@ -91,11 +93,11 @@ def export_checkpoint(
         how=checkpoint.said.how,
         guarantee=checkpoint.said.guarantee,
         normals=checkpoint.said.normals,
-        keep_float=kept_in_float(network, model) or None,
+        keep_float=kept or None,
         cell_px=file.cell_px,
         parity=parity,
         way=made.way,
-        note=made.note or None,
+        note="; ".join(notes) or None,
         fused_sha256=None if inside is None else sha256_hex(inside),
         versions={name: metadata.version(name) for name in ("torch", "onnx", "onnxscript", "onnxruntime")},
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import onnx
@@ -10,6 +10,7 @@ import torch
 from onnx import ModelProto, helper
 from torch import Tensor, nn
 
+from calibration.placement import WEIGHTED
 from edge_sdk.errors import FormatError
 from edge_sdk.vision.preprocess import PreprocessSpec
 from export.exporters import ExportError, Made, first_line, made_by_torch
@@ -26,6 +27,7 @@ __all__ = [
     "onnx_from_torch",
     "outputs_of",
     "stripped",
+    "unrounded",
 ]
 
 OPSET = 19
@@ -204,6 +206,21 @@ def kept_in_float(network: nn.Module, model: ModelProto) -> tuple[str, ...]:
             continue
         kept.append(node.name)
     return tuple(kept)
+
+
+def unrounded(network: nn.Module, model: ModelProto, kept: Sequence[str]) -> str:
+    """A sentence where ``kept`` leaves no layer to round to INT8, or nothing.
+
+    Args:
+        network: May say why, and what to do, in an attribute ``float_because``.
+        model: That it was exported to.
+        kept: Nodes that stay in float.
+    """
+    layers = [node.name for node in model.graph.node if node.op_type in WEIGHTED]
+    if not kept or not layers or not set(layers) <= set(kept):
+        return ""
+    why = getattr(network, "float_because", "") or "the network's keep_float names all of it; name less to change that"
+    return f"no layer is rounded to INT8, and its INT8 graphs are as large and as slow as FP32: {why}"
 
 
 def _any_in(names: set[str], submodule: str) -> bool:

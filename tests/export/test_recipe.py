@@ -25,7 +25,7 @@ from export.checkpoint import read_checkpoint
 from export.cli import app
 from export.exporting import graph_bytes
 from export.fused import check_fused, with_preprocessing
-from export.graph import ExportError, Made, graph_of, kept_in_float, onnx_from_torch
+from export.graph import ExportError, Made, graph_of, kept_in_float, onnx_from_torch, unrounded
 from export.parity import check_parity
 from export.recipe import checkpoint_from_recipe
 from tests.export.conftest import SPEC, call
@@ -284,3 +284,12 @@ def test_what_is_to_stay_in_float_is_not_lost_by_tracing() -> None:
     network.keep_float = ("stem",)  # type: ignore[assignment]
     with pytest.raises(ExportError, match="^the network keeps stem in float, but no weight of the graph is called so;"):
         kept_in_float(network, model)
+
+
+def test_a_network_that_names_all_of_itself_is_told_that_nothing_is_rounded() -> None:
+    network = recurring()
+    model = graph_of(network, SPEC).model
+    everything = tuple(node.name for node in model.graph.node)
+    said = unrounded(network, model, everything)
+    assert said.endswith("the network's keep_float names all of it; name less to change that")
+    assert unrounded(network, model, everything[-1:]) == unrounded(network, model, ()) == ""

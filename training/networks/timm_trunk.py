@@ -22,6 +22,8 @@ PREFIX = "timm:"
 """Before the name, where a checkpoint says which trunk it has."""
 COARSEST = 16
 """Stride of the last stage that is used."""
+TAPPED = (4, 8, COARSEST)
+"""Strides of the stages that a scorer can look at: each lies on the others' grid."""
 _stand_ins: list[Any] = []
 """Operators that were declared; they live as long as this holds them."""
 
@@ -44,7 +46,7 @@ class TimmTrunk(nn.Module):
         name: Of timm, e.g. ``hrnet_w18``.
 
     Raises:
-        ConfigError: timm is not installed, knows no such backbone, or it gives no maps of stride 4 to 16.
+        ConfigError: timm is not installed, knows no such backbone, or it gives no maps of stride 4, 8 or 16.
     """
 
     def __init__(self, name: str, *, net: nn.Module | None = None) -> None:
@@ -54,7 +56,7 @@ class TimmTrunk(nn.Module):
         self.strides = tuple(int(one) for one in info.reduction())
         self.stages = len(self.strides)
         self.channels, self.stride = int(info.channels()[-1]), self.strides[-1]
-        self.taps = tuple(n for n, stride in enumerate(self.strides) if 4 <= stride <= COARSEST)
+        self.taps = tuple(n for n, stride in enumerate(self.strides) if stride in TAPPED)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.maps(x)[-1]
@@ -105,8 +107,8 @@ def _made(name: str, **options: Any) -> nn.Module:
     try:
         strides = timm.create_model(name, pretrained=False, features_only=True).feature_info.reduction()
         wanted = tuple(n for n, stride in enumerate(strides) if stride <= COARSEST)
-        if not any(strides[n] >= 4 for n in wanted):
-            raise ConfigError(f"timm's {name} has maps of strides {list(strides)}; one of 4 to {COARSEST} is needed")
+        if not any(strides[n] in TAPPED for n in wanted):
+            raise ConfigError(f"timm's {name} has maps of strides {list(strides)}; one of 4, 8 or 16 is needed")
         net: nn.Module = timm.create_model(name, features_only=True, out_indices=wanted, **options)
     except (RuntimeError, AttributeError) as error:
         if options["pretrained"]:

@@ -180,7 +180,7 @@ def commission(
         "int8": {"agreement": report["agreement"], "sqnr_db": report["sqnr_db"], "speedup": report["speedup"]},
         "station": judged,
         "mb": {file.name: round(file.stat().st_size / 1e6, 2) for file in sorted(work.glob("*.onnx"))},
-        "notes": list(checkpoint.data["notes"]),
+        "notes": [*checkpoint.data["notes"], *([exported["note"]] if exported.get("note") else [])],
         "took_s": round(time.monotonic() - began, 1),
     }
     return Commissioned(checkpoint, said, held, bundle, facts)

@@ -54,6 +54,9 @@ def test_the_bundle_says_what_it_promises_and_holds_it(made: Path) -> None:
     assert told["unwatched"].keys() == set(told["graphs"])
     assert all("too few for a drift reference" in why for why in told["unwatched"].values())
     assert json.loads((made / "press-3-1" / "figures.json").read_text())["id"] == told["id"]
+    # of heads that look for noise alone
+    said = any(note.startswith("no layer is rounded to INT8") for note in told["notes"])
+    assert said == (told["method"] == "supersimple")
     assert "The good parts that lie farthest from the others" in (made / "press-3-1" / "page.html").read_text()
 
 

@@ -12,7 +12,7 @@ from edge_sdk.errors import ConfigError
 from edge_sdk.quality.datasets import load_dataset
 from tests.export.conftest import call
 from tests.training.drawn import write_set
-from tests.training.scorers.normal_parts import write_trunk
+from tests.training.scorers.normal_parts import write_normals, write_trunk
 from training.cli import app
 from training.drift_sides import model_of
 from training.outcome import figures_in_words
@@ -113,6 +113,10 @@ def test_two_folders_are_one_too_many(fitted: tuple[Path, Path], tmp_path: Path)
          "--iterations, --no-jitter: nothing to a scorer, which is fitted on good parts; leave it out"),
         (("--alpha", 0.1, "--covariance", "shared"),
          "--covariance, --alpha: for a scorer alone; name one with --method, or leave it out"),
+        (("--method", "patchcore", "--covariance", "position"),
+         "--covariance: nothing to patchcore; leave it out, or take --method gaussian"),
+        (("--method", "stfpm", "--covariance", "shared"),
+         "--covariance: nothing to stfpm; leave it out, or take --method gaussian"),
     ],
 )  # fmt: skip
 def test_a_flag_that_would_change_nothing_is_refused(
@@ -121,3 +125,22 @@ def test_a_flag_that_would_change_nothing_is_refused(
     code, _, talk = call(app, "train", "--data", fitted[0], "--out", tmp_path / "out", *words)
     assert code == 2 and said in talk
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--method", "patchcore", "--covariance", "diagonal"),
+         "--covariance: nothing to patchcore; leave it out, or take --method gaussian"),
+        (("--iterations", 9), "--iterations: nothing to gaussian, which is fitted in one pass; leave it out"),
+        (("--method", "patchcore", "--iterations", 9),
+         "--iterations: nothing to patchcore, which is fitted in one pass; leave it out"),
+    ],
+)  # fmt: skip
+def test_a_flag_of_another_method_is_refused_before_a_line_is_commissioned(
+    tmp_path: Path, words: tuple[object, ...], said: str
+) -> None:
+    good = write_normals(tmp_path / "good", pictures=10)
+    code, _, talk = call(app, "commission", good, "--bundle", tmp_path / "press-3-1.bundle", *words)
+    assert code == 2 and said in talk
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["good"]

@@ -14,7 +14,7 @@ from torch import Tensor
 from edge_sdk.quality.datasets import Sample
 from edge_sdk.quality.measures import auroc
 from edge_sdk.vision.preprocess import PreprocessSpec
-from export.graph import kept_in_float, onnx_from_torch
+from export.graph import kept_in_float, onnx_from_torch, unrounded
 from tests.training.scorers.normal_parts import plate, write_normals, write_trunk
 from training.checkpoint import digest_of
 from training.scorers.distances import distances_of, scorer_of
@@ -233,4 +233,18 @@ def test_nothing_is_rounded_since_its_heads_look_for_noise() -> None:
     rounded = {node.op_type for node in model.graph.node if node.name not in kept}
     assert not {"Conv", "Add", "Mul"} & rounded
     assert not {"Loop", "NonZero", "GatherND", "TopK"} & {node.op_type for node in model.graph.node}
+    assert unrounded(network, model, tuple(kept)) == (
+        "no layer is rounded to INT8, and its INT8 graphs are as large and as slow as FP32: supersimple is trained to "
+        "tell noise from good parts, and takes the rounding of its trunk for noise; where a station needs INT8's pace, "
+        "take another method, e.g. gaussian"
+    )
+
+
+def test_a_scorer_whose_trunk_is_rounded_is_not_said_to_stay_in_float() -> None:
+    network = scorer_network(
+        method="gaussian", height=64, width_px=64, trunk="resnet18", width=0.125, stages=3, rank=20
+    )
+    model = onnx_from_torch(network, PreprocessSpec(width=64, height=64))
+    kept = kept_in_float(network, model)
+    assert kept and unrounded(network, model, kept) == ""
 

@@ -95,6 +95,8 @@ def test_a_name_that_timm_does_not_know_and_a_backbone_without_maps_are_refused(
     needs_timm()
     with pytest.raises(ConfigError, match=r"timm .* knows no backbone 'hrnet_w17'; .* perhaps hrnet_w18"):
         TimmTrunk("hrnet_w17")
+    with pytest.raises(ConfigError, match=r"has maps of strides \[14, 14, 14\]; one of 4, 8 or 16 is needed"):
+        TimmTrunk("vit_small_patch14_dinov2")
     fixed = TimmTrunk("vit_tiny_patch16_224")
     with pytest.raises(ConfigError, match=r"the trunk takes no 128 x 128 picture"):
         Stages(fixed, fixed.taps)
