@@ -193,6 +193,8 @@ def render(
         out.mkdir(parents=True, exist_ok=True)
         files = {out / RENDERINGS[kind]: made.SerializeToString(deterministic=True) for kind, made in models.items()}
         write_together(files)
+        if not fp16:
+            (out / RENDERINGS[TYPED]).unlink(missing_ok=True)  # of older ranges
         found: dict[str, dict[str, object]] = {}
         for kind, (path, data) in zip(models, files.items(), strict=True):
             found[kind] = {

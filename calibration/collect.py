@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from onnx import TensorProto
 
 from calibration.graphs import Graph
 from calibration.kept import Kept
@@ -188,12 +189,15 @@ def stacked(rows: Mapping[str, Sequence[Floats]]) -> dict[str, Floats]:
 
 
 def check_size(graph: Graph, spec: PreprocessSpec) -> None:
-    """Refuse a preprocessing that makes frames of another size than the graph takes.
+    """Refuse a preprocessing that makes frames of another size than the graph takes, or a graph that has its own.
 
     Raises:
-        FormatError: Names both sizes.
+        FormatError: Names both sizes, or the graph that is wanted.
     """
-    dims = graph.model.graph.input[0].type.tensor_type.shape.dim
+    taken = graph.model.graph.input[0].type.tensor_type
+    if taken.elem_type == TensorProto.UINT8:
+        raise FormatError("the graph takes uint8 pictures, its preprocessing is inside; give model.onnx, without it")
+    dims = taken.shape.dim
     wanted = [dim.dim_value for dim in dims[1:]]
     given = [3, spec.height, spec.width]
     if len(dims) != 4 or any(want not in (0, give) for want, give in zip(wanted, given, strict=True)):

@@ -440,6 +440,8 @@ def test_the_strongly_typed_rendering_is_written_and_judged_where_it_is_asked_fo
     code, _, talk = run(*words, "--out", work)
     assert code == 2
     assert talk.splitlines()[-1] == f"{work}/model.trt.fp16.onnx is no graph that a bundle carries; give model.trt.onnx"
+    assert render_of(root)[0] == 0
+    assert not (work / "model.trt.fp16.onnx").exists()  # one of older ranges would pass for this one
 
 
 @pytest.mark.slow

@@ -14,10 +14,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from calibration.collect import check_size
 from calibration.exported import read_exported, read_preprocess
+from calibration.graphs import Graph
 from calibration.sessions import open_session
 from edge_sdk.bundles.archive import open_bundle
 from edge_sdk.documents import sha256_file
+from edge_sdk.errors import FormatError
 from edge_sdk.vision.preprocess import PreprocessSpec, fitted, preprocess
 from edge_sdk.vision.tiles import outputs_of_frame
 from export import exporters, exporting
@@ -206,6 +209,12 @@ def test_another_preprocessing_inside_is_found(made: Made) -> None:
     wrong = with_preprocessing(made.model, PreprocessSpec(width=64, height=64, mean=(0.4, 0.4, 0.4)))
     with pytest.raises(ExportError, match=r"^with its preprocessing inside the graph answers .* apart; the export is"):
         check_fused(made.model, wrong, SPEC)
+
+
+def test_a_graph_with_its_preprocessing_inside_is_not_calibrated(made: Made) -> None:
+    fused = Graph(with_preprocessing(made.model, SPEC), "")
+    with pytest.raises(FormatError, match=r"^the graph takes uint8 pictures, its .* inside; give model\.onnx, "):
+        check_size(fused, SPEC)
 
 
 def test_the_command_writes_the_fused_graph_and_takes_away_an_older_one(
