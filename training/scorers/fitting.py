@@ -30,7 +30,7 @@ from training.scorers.normals import Normals, check_not_blank, split_normals, us
 from training.scorers.patchcore import PatchCoreFit, PatchCoreHead
 from training.scorers.rim import rim_of
 from training.scorers.suspects import named, suspicious
-from training.scorers.trained import TRAINED, gaussian_beside, train_heads, trained
+from training.scorers.trained import gaussian_beside, train_heads, trained
 from training.train import Progress, quiet
 from training.trunk_file import put_weights
 
@@ -179,9 +179,12 @@ def _fitted_without_suspects(
 ) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
     """Fit without those that lie far beyond the others; they set no threshold, so none is moved.
 
-    What is trained learns a defect by heart and is not surprised by it, so a Gaussian looks there first.
+    What is trained learns a defect by heart, and a bank remembers it before all else, so neither is surprised by it: a
+    Gaussian looks there first.
     """
-    looking = gaussian_beside(network, spec, stride=recipe.stride, rank=recipe.rank) if trained(network) else network
+    looking = network
+    if not isinstance(network.head, GaussianHead):
+        looking = gaussian_beside(network, spec, stride=recipe.stride, rank=recipe.rank)
     _fit(looking, samples, spec, recipe, progress)
     seen = distances_of(looking, samples, spec, what="look for defects", progress=progress)
     assert network.rim is not None
@@ -193,7 +196,7 @@ def _fitted_without_suspects(
             network, kept, defects, spec,
             iterations=recipe.iterations, seed=recipe.seed, resume=resume, told=told, progress=progress,
         )  # fmt: skip
-    elif strange.any():
+    elif looking is not network or strange.any():
         _fit(network, kept, spec, recipe, progress)
     if not strange.any():
         return samples, ()
@@ -206,7 +209,8 @@ def _fit(
 ) -> None:
     stages, stride = network.stages, recipe.stride
     done = 0
-    what = "look at good parts" if recipe.method in TRAINED else f"fit {recipe.method}"
+    beside = recipe.method != "gaussian" and isinstance(network.head, GaussianHead)
+    what = "look at good parts" if beside else f"fit {recipe.method}"
     with torch.no_grad():
 
         def maps_of(images: Image) -> Tensor:

@@ -21,10 +21,8 @@ from training.scorers.stfpm import StudentHead, fit_student
 from training.scorers.supersimple import SuperSimpleHead, Taught, fit_supersimple
 from training.train import Progress
 
-__all__ = ["TRAINED", "gaussian_beside", "train_heads", "trained"]
+__all__ = ["gaussian_beside", "train_heads", "trained"]
 
-TRAINED = ("stfpm", "supersimple")
-"""Their names."""
 POOL_BYTES = 256 * 2**20
 """Of pictures, or of their features, that a training draws from; of more a part is taken by lot."""
 
