@@ -59,7 +59,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 def test_the_extras_are_those_that_the_readme_names() -> None:
-    assert set(extras()) == {"cpu", "jetson", "workstation", "hub", "ota", "plc", "genicam", "dev"}
+    assert set(extras()) == {"cpu", "jetson", "workstation", "hub", "ota", "plc", "genicam", "timm", "dev"}
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for name in set(extras()) - {"dev"}:
         assert re.search(rf"\[(\w+,)*{name}(,\w+)*\]", readme), f"README does not say what {name} brings"

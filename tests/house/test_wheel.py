@@ -64,7 +64,7 @@ def test_the_wheel_says_what_it_needs_and_offers(wheel: Path) -> None:
     assert metadata["License-Expression"] == "Apache-2.0"
     assert licences
     extras = set(metadata.get_all("Provides-Extra") or [])
-    assert extras == {"cpu", "jetson", "workstation", "hub", "ota", "plc", "genicam", "dev"}
+    assert extras == {"cpu", "jetson", "workstation", "hub", "ota", "plc", "genicam", "timm", "dev"}
     needed = [line for line in metadata.get_all("Requires-Dist") or [] if "extra ==" not in line]
     bare = {re.match(r"[\w-]+", line)[0] for line in needed}  # type: ignore[index]
     assert bare == {"numpy", "pyyaml", "pydantic", "urllib3"}
