@@ -85,7 +85,7 @@ def test_a_network_is_traced_without_branches() -> None:
 
 
 def test_an_unknown_trunk_is_told() -> None:
-    with pytest.raises(ConfigError, match="there is no trunk named 'vit'; give resnet18 or mobilenetv2"):
+    with pytest.raises(ConfigError, match="there is no trunk named 'vit'; give resnet18, mobilenetv2, or timm: and"):
         cell_network(trunk="vit")  # type: ignore[arg-type]
 
 
