@@ -25,7 +25,7 @@ export class Outbox {
    */
   constructor(send, changed) {
     this.refused = []; // sentences of answers that the hub will never take
-    this.state = "saved"; // saved | sending | away | locked
+    this.state = "opening"; // opening | saved | sending | away | locked
     this.durable = true; // false where this browser keeps nothing
     this._send = send;
     this._changed = changed;
@@ -41,6 +41,11 @@ export class Outbox {
   /** How many answers were given and are not yet at the hub. */
   get unsent() {
     return this._coming + this._stored + this._memory.length;
+  }
+
+  /** Whether an answer is still on its way to this computer's disk: a power cut would take it. */
+  get keeping() {
+    return this._coming > 0;
   }
 
   /** Open the store; returns the answers that an earlier visit left unsent. */
@@ -59,6 +64,7 @@ export class Outbox {
     } catch (error) {
       console.error("no IndexedDB", error);
       this.durable = false;
+      this.state = "saved"; // nothing is left where nothing is kept
       return [];
     } finally {
       this._changed();
@@ -101,6 +107,7 @@ export class Outbox {
         await ended(transaction);
         this._coming -= 1;
         this._stored += 1;
+        this._changed();
         return;
       } catch (error) {
         console.error("an answer could not be kept on disk", error);

@@ -276,11 +276,13 @@ function kindButton(kind, number, asked) {
 }
 
 function showState() {
-  const { unsent, refused, state, durable } = outbox;
+  const { unsent, keeping, refused, state, durable } = outbox;
   const away = state === "away" || ahead.reached === false;
-  const words = unsent ? `${unsent} not yet sent` : away ? "Hub away" : "All saved";
-  $("sync-text").textContent = words;
-  $("sync").dataset.state = away ? "away" : unsent ? "sending" : "saved";
+  // "3 not yet sent" says that the three outlive a power cut, "All saved" that the disk was looked at
+  const opening = state === "opening";
+  const rest = away ? "Hub away" : opening ? "Opening…" : "All saved";
+  $("sync-text").textContent = keeping ? "Keeping…" : unsent ? `${unsent} not yet sent` : rest;
+  $("sync").dataset.state = away ? "away" : unsent || opening ? "sending" : "saved";
   for (const says of Object.keys(tally)) $(`n-${says}`).textContent = tally[says];
   const left = ahead.open === null ? "–" : ahead.open > 999 ? "999+" : String(toGo());
   $("to-go").textContent = left;
