@@ -22,10 +22,10 @@ from edge_sdk.arrays import Array, Floats
 from edge_sdk.documents import sha256_file
 from edge_sdk.errors import DatasetError, FormatError
 from edge_sdk.labels import Thresholds
+from edge_sdk.quality.areas import Areas, areas_from_outputs
 from edge_sdk.quality.datasets import Sample, read_image
 from edge_sdk.quality.gates import ClassRecall, Finding, Gates, Measured, all_findings, compare, verdicts
 from edge_sdk.quality.measures import average_precision, sqnr_db
-from edge_sdk.vision.decode import area_logits, confidence_from_logits
 from edge_sdk.vision.preprocess import PreprocessSpec
 from edge_sdk.vision.tiles import outputs_of_frame
 
@@ -171,28 +171,29 @@ def compare_on_pictures(
     sessions = {kind: open_session(path, reference=kind != "cpu") for kind, path in renderings.items()}
     before: dict[str, list[Floats]] = {name: [] for name in graph.outputs}
     after: dict[str, dict[str, list[Floats]]] = {kind: {name: [] for name in graph.outputs} for kind in renderings}
+    sizes = []
     for sample in samples:
         image = read_image(sample)
+        sizes.append((image.shape[0], image.shape[1]))
         _keep(before, outputs_of_frame(image, spec, fp32.run))
         for kind, session in sessions.items():
             _keep(after[kind], outputs_of_frame(image, spec, session.run))
         progress()
     first = next(inputs_of(samples[0], spec))
     whole = stacked(before)
-    cells = area_logits(whole, normals=exported.normals)
-    assert cells is not None  # as seen above
-    confidence = confidence_from_logits(cells, temperature)
+    areas = areas_from_outputs(whole, spec, sizes, normals=exported.normals)
+    assert areas is not None  # as seen above
+    confidence = areas.confidence(temperature)
     costs = []
     for kind, path in renderings.items():
         times = _interleaved(fp32, sessions[kind], first) if kind == "cpu" else (None, None)
         rendered = stacked(after[kind])
-        other = area_logits(rendered, normals=exported.normals)
+        other = areas_from_outputs(rendered, spec, sizes, normals=exported.normals)
         assert other is not None  # a rendering has the outputs of its graph
-        raw = next(((whole[name], rendered[name]) for name in ("boxes", "novelty") if name in whole), None)
-        scores = _scores(cells, other, samples, temperature)
-        measured = _measured(cells, other, samples, bands, temperature, raw, scores)
-        surest = confidence_from_logits(other, temperature).max(axis=(2, 3))
-        found = verdicts(confidence_from_logits(other, temperature), bands)
+        scores = _scores(areas, other, samples, temperature)
+        measured = _measured(areas, other, samples, bands, temperature, scores)
+        surest = other.confidence(temperature).max(axis=(2, 3))
+        found = verdicts(other.confidence(temperature), bands)
         feature = sqnr_db(whole["feature"], rendered["feature"]) if "feature" in whole else None
         costs.append(
             Cost(
@@ -219,15 +220,16 @@ def _keep(into: dict[str, list[Floats]], outputs: Mapping[str, Floats]) -> None:
 
 
 def _scores(
-    cells: Floats, other: Floats, samples: Sequence[Sample], temperature: Floats
+    areas: Areas, other: Areas, samples: Sequence[Sample], temperature: Floats
 ) -> tuple[float, float] | None:
     """Average precision of pictures by their surest cell, before and after."""
     known = np.array([sample.healthy is not None for sample in samples])
     truth = np.array([sample.healthy is False for sample in samples])
     if not truth.any() or not (known & ~truth).any():
         return None
-    warmth = np.asarray(temperature, np.float32).reshape(-1, 1, 1)
-    before, after = ((logits / warmth).max(axis=(1, 2, 3))[known] for logits in (cells, other))
+    # a detector without a box on the picture ranks it last
+    lowest = float(np.finfo(np.float32).min)
+    before, after = (np.maximum(one.surest(temperature).max(axis=1)[known], lowest) for one in (areas, other))
     if not np.isfinite(after).all():
         return None
     return average_precision(before, truth[known]), average_precision(after, truth[known])
@@ -250,18 +252,17 @@ def _domains(samples: Sequence[Sample], measured: Measured, before: Array, after
 
 
 def _measured(
-    cells: Floats,
-    other: Floats,
+    areas: Areas,
+    other: Areas,
     samples: Sequence[Sample],
     bands: Thresholds,
     temperature: Floats,
-    raw: tuple[Floats, Floats] | None,
     scores: tuple[float, float] | None,
 ) -> Measured:
     """The comparison, with score and recall where the pictures' labels are known."""
-    base = compare(cells, other, bands, temperature=temperature, raw=raw)
+    base = compare(areas, other, bands, temperature=temperature)
     truth = np.array([sample.healthy is False for sample in samples])
-    found = [verdicts(confidence_from_logits(logits, temperature), bands) > 0 for logits in (cells, other)]
+    found = [verdicts(one.confidence(temperature), bands) > 0 for one in (areas, other)]
     recall = {}
     for label in sorted({sample.label for sample in samples if sample.healthy is False}):
         of = np.array([sample.label == label for sample in samples]) & truth

@@ -106,7 +106,9 @@ def _of_normals(
     assert exported.normals is not None  # the caller has looked
     highest: dict[str, float] = {}
     for sample in (one for one in samples if one.healthy or not one.label):
-        found = float(outputs_of_frame(read_image(sample), spec, session.run)["novelty"].max())
+        novelty = outputs_of_frame(read_image(sample), spec, session.run)["novelty"][0]
+        height, width = picture_size(sample.path)
+        found = float(novelty[:, valid_cells(spec, height, width, (novelty.shape[1], novelty.shape[2]))].max())
         highest[sample.unit] = max(found, highest.get(sample.unit, found))
         progress()
     band = band_of_normals(np.array(list(highest.values())), exported.normals, alpha=alpha, strict=True)

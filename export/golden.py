@@ -14,10 +14,10 @@ from calibration.sessions import open_session
 from edge_sdk.arrays import Array, Floats, Image
 from edge_sdk.errors import BundleError, DatasetError
 from edge_sdk.labels import Thresholds
+from edge_sdk.quality.areas import Areas, areas_from_outputs
 from edge_sdk.quality.datasets import Sample, read_image
 from edge_sdk.quality.facts import facts_of_picture
 from edge_sdk.quality.gates import Finding, Gates, compare, judge, verdicts
-from edge_sdk.vision.decode import area_logits, confidence_from_logits
 from edge_sdk.vision.preprocess import PreprocessSpec
 from edge_sdk.vision.tiles import outputs_of_frame
 
@@ -94,16 +94,17 @@ def golden_set(
         raise DatasetError("there is no picture to choose golden frames from; give a folder with 16 or more")
     sessions = {role: open_session(path, reference=role == "int8-trt") for role, path in graphs.items()}
     outputs: dict[str, dict[str, list[Floats]]] = {role: {} for role in graphs}
-    facts = []
+    facts, sizes = [], []
     for sample in samples:
         image = read_image(sample)
+        sizes.append((image.shape[0], image.shape[1]))
         facts.append(facts_of_picture(image, spec))
         for role, session in sessions.items():
             for name, values in outputs_of_frame(image, spec, session.run).items():
                 outputs[role].setdefault(name, []).append(values)
         progress()
     whole = {role: stacked(by) for role, by in outputs.items()}
-    areas = {role: area_logits(by, normals=normals) for role, by in whole.items()}
+    areas = {role: areas_from_outputs(by, spec, sizes, normals=normals) for role, by in whole.items()}
     cells = areas["fp32"]
     if cells is None:
         raise BundleError(
@@ -112,11 +113,7 @@ def golden_set(
         )
     known = {role: found for role, found in areas.items() if found is not None}
     findings = {
-        role: judge(
-            compare(cells, found, bands, temperature=temperature, raw=_raw(whole["fp32"], whole[role])),
-            gates,
-            against="fp32",
-        )
+        role: judge(compare(cells, found, bands, temperature=temperature), gates, against="fp32")
         for role, found in known.items()
         if role != "fp32"
     }
@@ -156,20 +153,15 @@ def golden_set(
     )
 
 
-def _raw(first: Mapping[str, Floats], other: Mapping[str, Floats]) -> tuple[Floats, Floats] | None:
-    """Boxes of two detectors, or distances of two anomaly maps."""
-    return next(((first[name], other[name]) for name in ("boxes", "novelty") if name in first), None)
+def _verdicts(areas: Areas, bands: Thresholds, temperature: Floats) -> Array:
+    return verdicts(areas.confidence(temperature), bands)
 
 
-def _verdicts(cells: Floats, bands: Thresholds, temperature: Floats) -> Array:
-    return verdicts(confidence_from_logits(cells, temperature), bands)
-
-
-def _clear(cells: Floats, bands: Thresholds, temperature: Floats, *, margin: float = _MARGIN) -> Array:
+def _clear(areas: Areas, bands: Thresholds, temperature: Floats, *, margin: float = _MARGIN) -> Array:
     """``(N,)`` whether no class's surest cell lies within its band or near it."""
-    surest = (cells / temperature.reshape(-1, 1, 1)).max(axis=(2, 3))
+    surest = areas.surest(temperature)
     low, high = _logit(bands.pass_below) - margin, _logit(bands.defective_from) + margin
-    return np.asarray(((surest < low) | (surest >= high)).all(axis=1) & np.isfinite(surest).all(axis=1))
+    return np.asarray(((surest < low) | (surest >= high)).all(axis=1) & ~np.isnan(surest).any(axis=1))
 
 
 def _logit(confidence: Floats) -> Array:

@@ -12,6 +12,7 @@ from torch import nn
 from calibration.exported import ParityRow
 from calibration.sessions import open_session
 from edge_sdk.arrays import Array, Floats
+from edge_sdk.quality.areas import areas_from_outputs
 from edge_sdk.vision.preprocess import PreprocessSpec
 from edge_sdk.vision.tiles import outputs_of_frame
 from export.graph import ExportError, Named
@@ -59,7 +60,8 @@ def check_parity(
         # a frame of several tiles, as the station puts them together
         size = 2 * spec.height * (spec.shrink or 1), 2 * spec.width * (spec.shrink or 1), 3
         image = random.integers(0, 256, size, np.uint8)
-        compared.append((1, outputs_of_frame(image, spec, asked), outputs_of_frame(image, spec, session.run)))
+        given, found = outputs_of_frame(image, spec, asked), outputs_of_frame(image, spec, session.run)
+        compared.append((1, *_spoken(given, found, spec, (size[0], size[1]))))
     for batch, given, found in compared:
         for name, reference in given.items():
             if found[name].shape != reference.shape:
@@ -81,3 +83,22 @@ def check_parity(
                     f"{allowed:.3g}; the export is wrong, do not use it"
                 )
     return tuple(rows)
+
+
+def _spoken(
+    given: dict[str, Array], found: dict[str, Array], spec: PreprocessSpec, size: tuple[int, int]
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Of a detector's tiles what they speak for, in their own pixels; everything else as it is.
+
+    What a tile leaves to its neighbour, and how far off it lies, would else say how much the two may differ.
+    """
+    areas = [areas_from_outputs(one, spec, [size]) for one in (given, found)]
+    if areas[0] is None or areas[1] is None or "boxes" not in given:
+        return given, found
+    speak = areas[0].valid[0, :, 0] & areas[1].valid[0, :, 0]
+    first, second = (
+        {**one, "boxes": np.asarray(seen.raw)[:, speak], "scores": one["scores"][:, speak]}
+        for one, seen in zip((given, found), areas, strict=True)
+        if seen is not None
+    )
+    return first, second

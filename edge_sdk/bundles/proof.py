@@ -13,9 +13,9 @@ import numpy as np
 from edge_sdk.arrays import Array
 from edge_sdk.bundles.archive import Bundle, Golden
 from edge_sdk.errors import GateError
+from edge_sdk.quality.areas import areas_from_outputs
 from edge_sdk.quality.gates import Against, Finding, Measured, compare, judge
 from edge_sdk.runners.base import Runner
-from edge_sdk.vision.decode import area_logits
 from edge_sdk.vision.tiles import outputs_of_frame
 
 __all__ = ["measure", "prove"]
@@ -43,19 +43,19 @@ def prove(
     golden = bundle.golden()
     found = _outputs(bundle, golden, runner)
     gates = bundle.manifest.golden
-    findings = judge(_compared(bundle, golden.expected, found), gates, against=against)
+    findings = judge(_compared(bundle, golden, golden.expected, found), gates, against=against)
     own = {
         name.removesuffix(f".{role}"): values for name, values in golden.expected.items() if name.endswith(f".{role}")
     }
     if own.keys() >= found.keys():
-        findings += judge(_compared(bundle, own, found), gates, against="graph")
+        findings += judge(_compared(bundle, golden, own, found), gates, against="graph")
     return findings
 
 
 def measure(bundle: Bundle, runner: Runner) -> Measured:
     """What differs between the FP32 golden outputs and this runner's; see ``prove``."""
     golden = bundle.golden()
-    return _compared(bundle, golden.expected, _outputs(bundle, golden, runner))
+    return _compared(bundle, golden, golden.expected, _outputs(bundle, golden, runner))
 
 
 def _outputs(bundle: Bundle, golden: Golden, runner: Runner) -> dict[str, Array]:
@@ -84,7 +84,9 @@ def _wanted(bundle: Bundle) -> set[str]:
     return made[bundle.manifest.postprocess.kind]
 
 
-def _compared(bundle: Bundle, reference: Mapping[str, Array], found: Mapping[str, Array]) -> Measured:
+def _compared(
+    bundle: Bundle, golden: Golden, reference: Mapping[str, Array], found: Mapping[str, Array]
+) -> Measured:
     for name in sorted(found):
         if found[name].shape != reference[name].shape:
             raise GateError(
@@ -92,9 +94,9 @@ def _compared(bundle: Bundle, reference: Mapping[str, Array], found: Mapping[str
                 f"{found[name].shape[1:]}; the graph is not the one that was packed"
             )
     temperature = np.array([band.temperature for band in bundle.manifest.thresholds], np.float32)
+    spec, normals = bundle.manifest.preprocess, bundle.manifest.postprocess.normals
+    sizes = [(frame.shape[0], frame.shape[1]) for frame in golden.frames]
     wanted = {name: reference[name] for name in found}
-    normals = bundle.manifest.postprocess.normals
-    before, after = area_logits(wanted, normals=normals), area_logits(found, normals=normals)
+    before, after = (areas_from_outputs(one, spec, sizes, normals=normals) for one in (wanted, found))
     assert before is not None and after is not None  # _outputs has seen to it
-    raw = next(((wanted[name], found[name]) for name in ("boxes", "novelty") if name in found), None)
-    return compare(before, after, bundle.thresholds, temperature=temperature, raw=raw)
+    return compare(before, after, bundle.thresholds, temperature=temperature)

@@ -13,11 +13,11 @@ from typing import Literal
 
 import numpy as np
 
-from edge_sdk.arrays import Array, Ints, check_shape
+from edge_sdk.arrays import Array, Bools, Ints, check_shape
 from edge_sdk.errors import RangeError, ShapeError
 from edge_sdk.labels import Thresholds
+from edge_sdk.quality.areas import Areas
 from edge_sdk.quality.measures import sqnr_db
-from edge_sdk.vision.decode import confidence_from_logits
 
 __all__ = [
     "Against",
@@ -51,7 +51,8 @@ class Gates:
     sqnr_graph_db: float = 20.0
     """Two correct runtimes of one INT8 graph are 20 to 36 dB apart: rounding flips downstream."""
     score_drop_points: float = 1.0
-    """How much of the score (AP or Dice, in points of 100) may be lost; a picture's worth always may."""
+    """How much of the score (AP or Dice, in points of 100) may be lost, on few pictures as on many: a score is of a
+    ranking, in which no picture has a fixed worth.  What one picture may do is said by flips and recall."""
     recall_drop_points: float = 0.5
     """How much recall any class may lose, in points of 100; one picture is always allowed."""
     weak_below: int = 100
@@ -176,7 +177,7 @@ def all_findings(measured: Measured, gates: Gates, *, against: Against) -> tuple
         # not (a < b) would let NaN pass
         rows.append(("sqnr_db", measured.sqnr_db, limit, measured.sqnr_db >= limit, text))
     if measured.score_drop_points is not None:
-        drop, limit = measured.score_drop_points, max(gates.score_drop_points, 100 / n)
+        drop, limit = measured.score_drop_points, gates.score_drop_points
         text = f"the score falls by {drop:.2f} points; at most {limit:.3g} may be lost"
         rows.append(("score_drop", drop, limit, drop <= limit, text))
     for name, seen in sorted(measured.recall.items()):
@@ -193,40 +194,38 @@ def all_findings(measured: Measured, gates: Gates, *, against: Against) -> tuple
 
 
 def compare(
-    reference: Array,
-    other: Array,
-    thresholds: Thresholds,
-    *,
-    temperature: Array | float = 1.0,
-    raw: tuple[Array, Array] | None = None,
+    reference: Areas, other: Areas, thresholds: Thresholds, *, temperature: Array | float = 1.0
 ) -> Measured:
     """What differs between two models' areas on the same pictures.
 
     Args:
-        reference: ``(N, K, h, w)`` logits of the model compared with; of a detector see ``area_logits``.
-        other: ``(N, K, h, w)`` logits of the model that is judged.
+        reference: Of the model compared with.
+        other: Of the model that is judged.
         thresholds: Of the line, K classes.
         temperature: One number, or ``(K,)``, above 0.
-        raw: What the logits do not say all of, of the model compared with and of the one that is judged: a detector's
-            boxes ``(N, A, 4)``, or an anomaly map's distances.
 
     Returns:
-        Flipped verdicts, areas on the other side of their boundary, SQNR over all logits, or over what is raw where
-        that is less.
+        Flipped verdicts, areas on the other side of their boundary, and SQNR over the logits of the areas that speak in
+        both, or over what is raw of those that speak in the reference, whichever is less.
 
     Raises:
         ShapeError: The two disagree on their shape, or the thresholds on K.
     """
-    if reference.shape != other.shape:
+    if reference.logits.shape != other.logits.shape:
         raise ShapeError(
-            f"the outputs are {other.shape} against {reference.shape}; compare the same pictures"
+            f"the outputs are {other.logits.shape} against {reference.logits.shape}; compare the same pictures"
         )
-    before = confidence_from_logits(reference, temperature)
-    after = confidence_from_logits(other, temperature)
+    before, after = reference.confidence(temperature), other.confidence(temperature)
     flipped = np.flatnonzero(verdicts(before, thresholds) != verdicts(after, thresholds))
     boundary = thresholds.boundary[None, :, None, None]
-    same = (before >= boundary) == (after >= boundary)
-    pairs = [(reference, other)] if raw is None else [(reference, other), raw]
+    either = reference.valid | other.valid
+    same = ((before >= boundary) == (after >= boundary)).transpose(0, 2, 3, 1)[either]
+    # a box may move across the border of what its tile speaks for, so of two that speak differently one says nothing;
+    # that it moved shows in the boxes
+    both = reference.valid & other.valid
+    pairs = [(reference.logits.transpose(0, 2, 3, 1)[both], other.logits.transpose(0, 2, 3, 1)[both])]
+    if reference.raw is not None and other.raw is not None:
+        pairs.append((_spoken(reference.raw, reference.valid), _spoken(other.raw, reference.valid)))
     finite = all(np.isfinite(one).all() for _, one in pairs)
     return Measured(
         pictures=len(reference),
@@ -236,10 +235,16 @@ def compare(
     )
 
 
+def _spoken(raw: Array, valid: Bools) -> Array:
+    """Rows of boxes ``(N, A, 4)``, or distances ``(N, 1, h, w)``, of the areas that speak."""
+    return raw[valid[..., 0]] if raw.ndim == 3 else raw[:, 0][valid]
+
+
 def verdicts(confidence: Array, thresholds: Thresholds) -> Ints:
     """The verdict on each picture from its cells: 0 passed, 1 uncertain, 2 defective.
 
-    The same as ``decide(decode_cells(...))``, whose detections are as sure as their surest cell.
+    The same as ``decide(decode_cells(...))``, whose detections are as sure as their surest cell.  Of cells that do not
+    show the picture, confidence is 0: see ``Areas.confidence``.
 
     Args:
         confidence: ``(N, K, h, w)`` in [0, 1]; NaN counts as uncertain, never as a pass.

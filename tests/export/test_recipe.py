@@ -21,7 +21,7 @@ from calibration.sessions import open_session
 from edge_sdk.bundles.archive import open_bundle
 from edge_sdk.documents import sha256_file
 from edge_sdk.errors import FormatError
-from edge_sdk.vision.preprocess import PreprocessSpec, fitted, preprocess
+from edge_sdk.vision.preprocess import PreprocessSpec, fitted, preprocess, tiled
 from edge_sdk.vision.tiles import outputs_of_frame
 from export import exporters, exporting
 from export.checkpoint import read_checkpoint
@@ -242,6 +242,28 @@ def test_parity_is_looked_at_on_a_frame_of_several_tiles(network: torch.nn.Modul
     assert [row.batch for row in rows] == [1, 1, 2, 2, 5, 5, 1, 1]
     image = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
     assert outputs_of_frame(image, spec, open_session(model).run)["cells"].shape == (1, 1, 16, 16)
+
+
+class Anchors(torch.nn.Module):
+    """Boxes at fixed places of the input, the last at ``edge``; scores from the frame."""
+
+    def __init__(self, edge: float) -> None:
+        super().__init__()
+        corners = [[20.0, 20.0, 32.0, 32.0], [20.0, edge - 6, 32.0, edge + 6]]
+        self.register_buffer("corners", torch.tensor([corners]))
+
+    def forward(self, frame: torch.Tensor) -> dict[str, torch.Tensor]:
+        bright = frame.mean(dim=(1, 2, 3))[:, None, None]
+        return {"boxes": self.corners + 0 * bright, "scores": bright.expand(-1, 2, 1) - 2}
+
+
+def test_a_box_that_rounding_takes_across_a_tiles_border_is_no_wrong_export() -> None:
+    spec = PreprocessSpec(width=64, height=64, tile_overlap_px=32)
+    border = tiled(spec, 128, 128)[0].cores()[1] + 32 / 8
+    graph = onnx_from_torch(Anchors(border + 1e-4), spec)
+    assert len(check_parity(Anchors(border - 1e-4), graph, spec, batches=(1,))) == 4
+    with pytest.raises(ExportError, match=r"^at batch 1 the graph's boxes differs from the network's by 0\.0[12]"):
+        check_parity(Anchors(border - 0.01), graph, spec, batches=(1,))
 
 
 # -- the disk

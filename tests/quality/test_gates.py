@@ -7,16 +7,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_sdk.arrays import Floats
 from edge_sdk.detections import Detections
 from edge_sdk.errors import RangeError, ShapeError
 from edge_sdk.inspections import Verdict
 from edge_sdk.labels import Labels, Thresholds
+from edge_sdk.quality.areas import Areas
 from edge_sdk.quality.gates import ClassRecall, Gates, Measured, all_findings, compare, judge, verdicts
 from edge_sdk.vision.decide import decide
 from edge_sdk.vision.decode import confidence_from_logits, decode_cells
 from edge_sdk.vision.preprocess import PreprocessSpec, geometry
 
 BAND = Thresholds.uniform(2, boundary=0.5, pass_below=0.3, defective_from=0.8)
+
+
+def areas(logits: Floats) -> Areas:
+    """Each of which shows its picture."""
+    return Areas(logits, np.ones((len(logits), *logits.shape[2:]), bool))
 
 
 def sentences(measured: Measured, *, against: str = "fp32") -> list[str]:
@@ -79,9 +86,12 @@ def test_few_pictures_are_weak_evidence_and_say_so() -> None:
     assert not any(finding.weak for finding in all_findings(many, Gates(), against="fp32"))
 
 
-def test_a_pictures_worth_of_score_may_be_lost_on_a_small_set() -> None:
-    assert sentences(Measured(40, (), score_drop_points=2.4)) == []
-    assert "at most 2.5 may be lost" in sentences(Measured(40, (), score_drop_points=2.6))[0]
+@pytest.mark.parametrize("pictures", [1, 40, 99, 100, 1000])
+def test_a_point_of_score_may_be_lost_on_few_pictures_as_on_many(pictures: int) -> None:
+    assert sentences(Measured(pictures, (), score_drop_points=1.0)) == []
+    (said,) = sentences(Measured(pictures, (), score_drop_points=1.1))
+    assert said.startswith("the score falls by 1.10 points; at most 1 may be lost")
+    assert said.endswith(f"(weak evidence: {pictures} of the 100 pictures wanted)") == (pictures < 100)
 
 
 def test_a_figure_that_is_no_number_holds_no_gate() -> None:
@@ -125,7 +135,7 @@ def test_a_map_that_is_no_number_never_passes() -> None:
     confidence = np.zeros((1, 2, 2, 2), np.float32)
     confidence[0, 1, 0, 0] = np.nan
     assert verdicts(confidence, BAND).tolist() == [1]
-    seen = compare(np.zeros((1, 2, 2, 2), np.float32), np.full((1, 2, 2, 2), np.nan, np.float32), BAND)
+    seen = compare(areas(np.zeros((1, 2, 2, 2), np.float32)), areas(np.full((1, 2, 2, 2), np.nan, np.float32)), BAND)
     assert seen.sqnr_db == float("-inf")
     assert judge(seen, Gates(), against="graph")
 
@@ -136,28 +146,28 @@ def test_compares_verdicts_cells_and_outputs() -> None:
     other = reference.copy()
     other[1, 0, 1, 1] = 0.1  # defective, and still above the boundary: uncertain
     other[3, 1, 0, 0] = 0.1  # passed, now uncertain, and across the boundary
-    seen = compare(reference, other, BAND)
+    seen = compare(areas(reference), areas(other), BAND)
     assert seen.pictures == 4
     assert seen.flips == (1, 3)
     assert seen.agreement == 0.5
     assert seen.cells_agreement == pytest.approx(1 - 1 / 72)
     noise = (3.0 - 0.1) ** 2 + (-4.0 - 0.1) ** 2
     assert seen.sqnr_db == pytest.approx(10 * np.log10((71 * 16 + 9) / noise), abs=1e-4)
-    same = compare(reference, reference, BAND)
+    same = compare(areas(reference), areas(reference), BAND)
     assert same.flips == () and same.cells_agreement == 1 and same.sqnr_db == float("inf")
 
 
 def test_temperature_moves_the_decision() -> None:
     reference = np.full((1, 2, 1, 1), 1.0, np.float32)
     other = np.full((1, 2, 1, 1), 2.0, np.float32)
-    assert compare(reference, other, BAND).flips == (0,)
-    assert compare(reference, other, BAND, temperature=np.array([4.0, 4.0])).flips == ()
+    assert compare(areas(reference), areas(other), BAND).flips == (0,)
+    assert compare(areas(reference), areas(other), BAND, temperature=np.array([4.0, 4.0])).flips == ()
 
 
 def test_maps_that_do_not_fit_are_refused() -> None:
     with pytest.raises(
         ShapeError, match=r"^the outputs are \(1, 2, 2, 2\) against \(1, 2, 3, 3\); compare"
     ):
-        compare(np.zeros((1, 2, 3, 3), np.float32), np.zeros((1, 2, 2, 2), np.float32), BAND)
+        compare(areas(np.zeros((1, 2, 3, 3), np.float32)), areas(np.zeros((1, 2, 2, 2), np.float32)), BAND)
     with pytest.raises(ShapeError, match="^confidence has 3 classes but there are thresholds for 2$"):
         verdicts(np.zeros((1, 3, 2, 2), np.float32), BAND)
