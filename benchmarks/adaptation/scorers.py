@@ -7,6 +7,7 @@ Stated before any reported seed was run:
   parts for a rate of false alarms.
 - **Scorers**: every method that there is, at its defaults, on MobileNetV2 with ImageNet weights; the recommended one
   is what ``commission`` takes without flags.  A picture's score is its highest place.
+- **Seeds**: two; the two scorers that are trained take the second on magnetic tile alone.
 - **Beside them**: anomalib's PaDiM, PatchCore and STFPM by their own code, on the same trunk and the same pictures, of
   the first seed; a picture's score is theirs.
 - **Best scorer**: by AUROC of pictures on magnetic tile, for each seed the best on the others.
@@ -27,7 +28,7 @@ from typing import Any
 from benchmarks import machine
 from benchmarks.adaptation.scorers_fold import fold_of, parts_of, recipes, spec_of
 from benchmarks.adaptation.scorers_peer import METHODS, RATIO, Peer, peer_fold
-from benchmarks.adaptation.scorers_table import LEVEL, Judged, Table
+from benchmarks.adaptation.scorers_table import BEST_ON, LEVEL, Judged, Table
 from benchmarks.adaptation.scorers_time import DEFAULTS, times_of
 from benchmarks.peers import python_of, why_missing
 from benchmarks.results import Chart, Result, Steps
@@ -47,7 +48,12 @@ MINUTES = 45.0
 NEEDS = ("torch", "onnxruntime", "../shared/data/backbone_mobilenetv2",
          *(f"../shared/data/{name}" for name in SETS.values()))  # fmt: skip
 
-SEEDS = (0, 1)
+SEEDS = (1, 2)
+"""Seed 0 was seen in part by a run that was stopped."""
+QUICK_SEEDS = (100,)
+"""A quick run shows nothing of the reported seeds."""
+TRAINED = ("stfpm", "supersimple")
+"""They take a minute or two a fold: of sets other than ``BEST_ON`` the first seed alone."""
 SHOWN = 800
 """Pictures that anomalib's STFPM sees in training, as many as ours; its 100 epochs would take hours of CPU."""
 TIMED_ON = "screw"
@@ -66,14 +72,16 @@ def run(*, quick: bool, progress: Steps) -> Result:
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    seeds = SEEDS[:1] if quick else SEEDS
+    seeds = QUICK_SEEDS if quick else SEEDS
     sets = {"hazelnut": SETS["hazelnut"]} if quick else SETS
     timed_on = "hazelnut" if quick else TIMED_ON
     graphs = GRAPHS / ("quick" if quick else "full")
-    names = list(recipes(seeds[0]))
+    names = list(recipes(seeds[0], quick=quick))
     recommended = next(name for name, one in recipes(0).items() if one == ScorerRecipe())
+    shown = 32 if quick else SHOWN
     here = python_of("anomalib") is not None
-    progress.expect(len(sets) * (len(seeds) * len(names) + here) + 1)
+    left_out = (len(seeds) - 1) * len(TRAINED) * sum(one != BEST_ON for one in sets)
+    progress.expect(len(sets) * (len(seeds) * len(names) + here) - left_out + 1)
     judged: dict[str, list[Judged]] = {one: [] for one in sets}
     ours: dict[str, dict[str, list[Any]]] = {name: {one: [] for one in sets} for name in names}
     theirs: dict[str, dict[str, list[Any]]] = {name: {one: [] for one in sets} for name in METHODS if here}
@@ -82,21 +90,25 @@ def run(*, quick: bool, progress: Steps) -> Result:
         for one, folder in sets.items():
             for seed in seeds:
                 parts = parts_of(SHARED / folder, seed=seed)
-                judged[one].append(Judged(parts.held, tuple(f"{one}/{sample.unit}" for sample in parts.judged)))
-                for name, recipe in recipes(seed, iterations=20 if quick else None).items():
+                groups = tuple(f"{one}/{sample.unit}" for sample in parts.judged)
+                judged[one].append(Judged(parts.held, groups, tuple(sample.label or "" for sample in parts.judged)))
+                for name, recipe in recipes(seed, quick=quick).items():
+                    if name in TRAINED and one != BEST_ON and seed != seeds[0]:
+                        continue
                     keep = graphs / name if (one, seed) == (timed_on, seeds[0]) else None
                     step = partial(fold_of, parts, recipe, keep=keep)
                     ours[name][one].append(progress.step(f"{one}, seed {seed}, {name}", step))
                 if peer is not None and seed == seeds[0]:
                     spec = spec_of(ours[recommended][one][-1]["spec"])
-                    asking = partial(peer_fold, peer, parts, spec, seed=seed, shown=32 if quick else SHOWN)
+                    asking = partial(peer_fold, peer, parts, spec, seed=seed, shown=shown)
                     found = progress.step(f"{one}, seed {seed}, anomalib", asking)
                     for name in METHODS:
                         theirs[name][one].append(found[name])
         parts = parts_of(SHARED / sets[timed_on], seed=seeds[0])
         spec = spec_of(ours[recommended][timed_on][0]["spec"])
         laps = 3 if quick else LAPS
-        timing = partial(times_of, names, graphs, parts, spec, seed=seeds[0], peer=peer, laps=laps)
+        asked = recipes(seeds[0], quick=quick)
+        timing = partial(times_of, asked, graphs, parts, spec, seed=seeds[0], peer=peer, laps=laps)
         table = Table(recommended, judged, ours, theirs, progress.step("time", timing))
     absent = [] if here else [
         {"name": f"anomalib's {name}", "skipped": why_missing("anomalib")} for name in (*METHODS, DEFAULTS)
@@ -104,17 +116,17 @@ def run(*, quick: bool, progress: Steps) -> Result:
     return Result(
         rows=[*table.summary(), *absent, *table.each_set(), *table.differences()],
         musts=table.musts(),
-        notes=_notes(table, full=not quick),
+        notes=_notes(table, shown),
         settings={
             "seeds": list(seeds),
             "sets": dict(sets),
             "recommended": recommended,
-            "recipes": {name: one.model_dump(mode="json") for name, one in recipes(seeds[0]).items()},
+            "recipes": {name: one.model_dump(mode="json") for name, one in asked.items()},
             "alarm_level": LEVEL,
             "timed_on": timed_on,
             "laps": laps,
             "threads": 1,
-            "peer": {**(peer.versions if peer else {}), "patchcore_ratio": RATIO, "stfpm_shown": SHOWN},
+            "peer": {**(peer.versions if peer else {}), "patchcore_ratio": RATIO, "stfpm_shown": shown},
         },
         data={folder: machine.data_digest(SHARED / folder) for folder in sets.values()},
         packages=("torch", "onnxruntime"),
@@ -130,6 +142,22 @@ def _peer(stack: ExitStack) -> Peer | None:
     return None if python is None or weights is None else stack.enter_context(Peer(python, weights))
 
 
-def _notes(table: Table, *, full: bool) -> list[str]:
+def _notes(table: Table, shown: int) -> list[str]:
     judged, least = table.normals()
-    return [f"{judged} good parts were judged by models not fitted on them, {least} or more of each seed"]
+    said = [f"{judged} good parts were judged by models not fitted on them, {least} or more of each seed"]
+    if BEST_ON in table.judged:
+        said += [
+            f"{' and '.join(TRAINED)} ran with every seed on {BEST_ON} alone, on the other sets with the first; a mean "
+            "is over the seeds that ran",
+            f"the best scorer on {BEST_ON} by kind of defect, AUROC: "
+            + ", ".join(f"{kind} {value:.3f}" for kind, value in table.by_kind().items()),
+        ]
+    if table.theirs:
+        said += [
+            "anomalib's models ran with the first seed; the differences are of that seed, means of ours of all",
+            f"anomalib's STFPM was shown {shown} pictures, as many as ours at its defaults, in steps of its own batch "
+            "of 32 where ours takes 2; its default of 100 epochs shows it many times more",
+            "anomalib runs in torch, as it does at its users'; its maps are enlarged to the input's size and smoothed, "
+            "which its time holds and ours does not; each of ours has a time in torch too",
+        ]
+    return said

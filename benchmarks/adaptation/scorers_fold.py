@@ -22,6 +22,9 @@ __all__ = ["CALIBRATED_ON", "FORMS", "Parts", "fold_of", "located", "parts_of", 
 
 CALIBRATED_ON = 64
 """Fitted normals that ranges are taken of, at most, as ``commission`` does."""
+COVARIANCES = ("shared", "diagonal", "position")
+"""Of the Gaussian; the first is the default."""
+QUICK = {"iterations": 20, "side_px": 128}
 FORMS = ("torch", "onnx", "int8", "int8_trt")
 """``int8`` is ONNX Runtime's rendering, ``int8_trt`` TensorRT's layout as ONNX Runtime interprets it, on normals."""
 
@@ -53,16 +56,16 @@ def parts_of(root: Path, *, seed: int) -> Parts:
     return Parts(root, good, fits, (*holds, *(one for one in samples if one.healthy is False)))
 
 
-def recipes(seed: int, *, iterations: int | None = None) -> dict[str, ScorerRecipe]:
-    """Every scorer that there is, at its defaults, by name; those that are trained for so many steps if given."""
+def recipes(seed: int, *, quick: bool = False) -> dict[str, ScorerRecipe]:
+    """Every scorer that there is, at its defaults, by name; ``quick``: one a method, small and hardly trained."""
     from training.scorers.fitting import ScorerRecipe
     from training.scorers.network import METHODS
 
     found: dict[str, ScorerRecipe] = {}
     for method in METHODS:
-        asked: dict[str, Any] = {"method": method, "seed": seed, "iterations": iterations}
+        asked: dict[str, Any] = {"method": method, "seed": seed, **(QUICK if quick else {})}
         if method == "gaussian":
-            for covariance in ("shared", "diagonal", "position"):
+            for covariance in COVARIANCES[: 1 if quick else None]:
                 found[f"{method}, {covariance}"] = ScorerRecipe(**asked, covariance=covariance)
         else:
             found[method] = ScorerRecipe(**asked)

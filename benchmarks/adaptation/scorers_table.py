@@ -15,7 +15,7 @@ from benchmarks.adaptation.scorers_time import DEFAULTS, ratio_of_medians
 from benchmarks.results import Value
 from edge_sdk.arrays import Array
 
-__all__ = ["LEVEL", "SAME", "Judged", "Table"]
+__all__ = ["BEST_ON", "LEVEL", "SAME", "Judged", "Table"]
 
 LEVEL = 0.05
 """FP32's share of good parts above the threshold."""
@@ -23,6 +23,7 @@ SAME = {"gaussian, position": "padim", "patchcore": "patchcore", "stfpm": "stfpm
 """What of anomalib's is the same method as ours."""
 RENDERINGS = ("int8", "int8_trt")
 BEST_ON = "magnetic"
+"""The set that decides which scorer is the best."""
 ROUNDS = 1000
 
 
@@ -33,6 +34,8 @@ class Judged:
     held: int
     """The first so many are good parts, the others defective."""
     groups: tuple[str, ...]
+    kinds: tuple[str, ...] = ()
+    """What is wrong with each; of good parts it says nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +46,7 @@ class Table:
     judged: Mapping[str, Sequence[Judged]]
     """By set, by seed."""
     ours: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]
-    """By scorer, by set, by seed, as ``fold_of`` gives it."""
+    """By scorer, by set, by seed, as ``fold_of`` gives it; of some scorers the first seeds alone."""
     theirs: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]
     """As ``peer_fold`` gives it, of the first seeds; empty where there is no peer."""
     times: Mapping[str, Mapping[str, Sequence[float]]]
@@ -124,13 +127,26 @@ class Table:
         rows = {name: by_seed(self._runs(BEST_ON, found[BEST_ON], "onnx"), auroc) for name, found in self.ours.items()}
         return best_of_others(rows)
 
+    def by_kind(self) -> dict[str, float]:
+        """AUROC of the best scorer on ``BEST_ON``, each kind of defect against the good parts; mean over seeds."""
+        found: dict[str, list[float]] = {}
+        for seed, (name, _) in enumerate(self.best):
+            judged = self.judged[BEST_ON][seed]
+            scores = self.ours[name][BEST_ON][seed]["scores"]["onnx"]
+            for kind in sorted(set(judged.kinds[judged.held :])):
+                held = (*range(judged.held), *(n for n in range(judged.held, len(scores)) if judged.kinds[n] == kind))
+                groups = tuple(judged.groups[n] for n in held)
+                one = _scored(Judged(judged.held, groups), [scores[n] for n in held])
+                found.setdefault(kind, []).append(averaged([[one]], auroc))
+        return {kind: float(np.mean(values)) for kind, values in found.items()}
+
     @property
     def parity(self) -> float:
         """Largest difference of a place between torch and ONNX over the inter-quartile range of normals' scores."""
         found = []
         for by_set in self.ours.values():
             for one, seeds in by_set.items():
-                for judged, step in zip(self.judged[one], seeds, strict=True):
+                for judged, step in zip(self.judged[one], seeds, strict=False):
                     normals = np.asarray(step["scores"]["torch"][: judged.held])
                     low, high = np.quantile(normals, [0.25, 0.75])
                     found.append(step["parity"] / (high - low))
@@ -146,7 +162,7 @@ class Table:
         moved: list[Array] = []
         groups: list[str] = []
         for one, seeds in self.ours[name].items():
-            for judged, step in zip(self.judged[one], seeds, strict=True):
+            for judged, step in zip(self.judged[one], seeds, strict=False):
                 fp32, int8 = (np.asarray(step["scores"][said][: judged.held]) for said in ("onnx", form))
                 threshold = np.quantile(fp32, 1 - LEVEL)
                 moved.append((int8 > threshold).astype(float) - (fp32 > threshold))

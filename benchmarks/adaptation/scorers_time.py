@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.adaptation.scorers_fold import Parts, fold_of, recipes
+from benchmarks.adaptation.scorers_fold import Parts, fold_of
 from benchmarks.adaptation.scorers_peer import METHODS, RATIO, Peer, frames_file
 from edge_sdk.vision.preprocess import PreprocessSpec
 
 if TYPE_CHECKING:
     from edge_sdk.arrays import Floats
+    from training.scorers.fitting import ScorerRecipe
 
 __all__ = ["DEFAULTS", "DEFAULT_RATIO", "ratio_of_medians", "times_of"]
 
@@ -30,7 +31,7 @@ Times = dict[str, dict[str, list[float]]]
 
 
 def times_of(
-    names: Sequence[str],
+    recipes: Mapping[str, ScorerRecipe],
     graphs: Path,
     parts: Parts,
     spec: PreprocessSpec,
@@ -42,11 +43,11 @@ def times_of(
     """Milliseconds of one picture, rounds of everything in turn.
 
     Args:
-        names: Of ``recipes``.
+        recipes: Of the scorers, by name.
         graphs: What ``fold_of`` left there, a folder a scorer; fitted again where it is missing.
         parts: Of the set that they were fitted on.
         spec: Of the networks' input.
-        seed: Of the recipes.
+        seed: Of what the peer draws by lot.
         peer: Running, or ``None``.
         laps: Rounds that count.
     """
@@ -54,9 +55,9 @@ def times_of(
         frames = frames_file(Path(name), parts.fits, spec)
         frame: Floats = np.array(np.load(frames, mmap_mode="r")[:1])
         runs: dict[tuple[str, str], Callable[[], float]] = {}
-        for scorer in names:
+        for scorer, recipe in recipes.items():
             if not (graphs / scorer / "model.onnx").exists():
-                fold_of(parts, recipes(seed)[scorer], keep=graphs / scorer)
+                fold_of(parts, recipe, keep=graphs / scorer)
             runs |= {(form, scorer): _clocked(run, frame) for form, run in _forms(graphs / scorer).items()}
         if peer is not None:
             told: dict[str, dict[str, Any]] = {

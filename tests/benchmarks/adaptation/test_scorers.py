@@ -86,6 +86,21 @@ def test_rows_pair_the_same_method_on_the_seeds_that_the_peer_saw() -> None:
     assert all(len(row) < 12 for row in (*found.summary(), *found.each_set()))  # wider tables are folded away
 
 
+def test_a_scorer_that_ran_with_fewer_seeds_is_counted_with_those() -> None:
+    twice, once = [step(GOOD, [30.0], moved=2)] * 2, [step(GOOD, [30.0], moved=2, parity=0.019)]
+    found = table({"a": {"magnetic": twice, "screw": twice}, "b": {"magnetic": twice, "screw": once}})
+    assert found.shift("b", "int8")[0] == found.shift("a", "int8")[0] == pytest.approx(10)
+    assert found.parity == pytest.approx(0.019 / 9.5) and found.normals() == (4 * HELD, 2 * HELD)
+    assert len(found.each_set()) == 4 and len(found.summary()) == 2
+
+
+def test_the_best_scorer_is_told_apart_by_kind_of_defect() -> None:
+    seeds = [step(GOOD, [30.0, 30.0, -1.0])] * 2
+    groups, kinds = tuple(map(str, range(HELD + 3))), (*["good"] * HELD, "crack", "crack", "blob")
+    found = Table("a", {"magnetic": [Judged(HELD, groups, kinds)] * 2}, {"a": {"magnetic": seeds}}, {}, {})
+    assert found.by_kind() == {"blob": 0.0, "crack": 1.0}
+
+
 def test_intervals_lie_around_what_they_are_of() -> None:
     found = table({"a": {"magnetic": [step(GOOD, [15.0, 17.5, 30.0, 40.0])]}})
     low, high = interval(found._runs("magnetic", found.ours["a"]["magnetic"], "onnx"))
@@ -112,6 +127,8 @@ def test_every_scorer_has_a_row_and_one_is_the_recommended() -> None:
     from training.scorers.network import METHODS
 
     found = recipes(0)
+    small = recipes(0, quick=True)
+    assert {one.method for one in small.values()} == set(METHODS) and set(small) < set(found)
     assert {one.method for one in found.values()} == set(METHODS) and len(found) == len(METHODS) + 2
     assert [one for one in found.values() if one == ScorerRecipe()]
 
