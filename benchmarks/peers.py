@@ -22,6 +22,7 @@ __all__ = ["PEERS", "VARIABLE", "PeerError", "make_peer", "python_of", "why_miss
 VARIABLE = "EDGE_SDK_PEERS"
 PEERS: dict[str, tuple[str, ...]] = {
     "anomalib": ("anomalib==2.7.0", "torch"),
+    "openvino": ("openvino==2026.4.1", "nncf==3.4.0", "onnx"),
 }
 """What each environment is made of; ``constraints.txt`` pins what is not pinned here."""
 _COMPLETE = "complete.txt"
