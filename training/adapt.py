@@ -10,14 +10,14 @@ import numpy as np
 
 from edge_sdk.errors import ConfigError, DatasetError
 from edge_sdk.quality.datasets import Dataset, Line, Lines
-from training.checkpoint import Checkpoint, LineState, check_untiled
+from training.checkpoint import Checkpoint, LineState
 from training.data.views import Views, views_of
 from training.lines import boundary_logits, line_state, predicted, uncalibrated
 from training.methods import METHODS, Adapted, Task
 from training.methods.task import measured_again
 from training.networks.cellnet import CellNetwork
 from training.recipe import Recipe
-from training.rules import Decision, Scores, candidates, decide_method, facts_of, noise_of
+from training.rules import Decision, Scores, candidates, decide_method, facts_of, noise_of, scores_of
 from training.statistics import Statistics
 from training.train import Progress, quiet
 
@@ -78,7 +78,6 @@ def adapt(
         DatasetError: The new line has fewer than two pictures to adapt to.
         ConfigError: There is no method of that name.
     """
-    check_untiled(checkpoint, what="adapt")
     tried = _tried(methods, checkpoint)
     spec, grid = checkpoint.preprocess, checkpoint.grid
     line = lines.line(name)
@@ -90,7 +89,7 @@ def adapt(
     first, held = _halves(new, seed=recipe.seed)
     original = views_of(lines.original, lines.original.train, spec, grid=grid, labelled=True)
     validation = views_of(lines.original, lines.original.validate, spec, grid=grid, labelled=True)
-    reference = validation if len(validation) >= ENOUGH else validation.joined(original)
+    reference = validation if validation.count >= ENOUGH else validation.joined(original)
 
     found: dict[str, Adapted] = {}
     facts = {}
@@ -100,12 +99,10 @@ def adapt(
         task = Task(checkpoint, lines.original, original, first, recipe, kept, progress)
         one = found[method] = METHODS[method](task)
         there = _scores(one.network, one.statistics, held, checkpoint)
-        here = replace(
-            _scores(one.network, one.original.statistics, reference, checkpoint), defective=reference.defective
-        )
+        here = _scores(one.network, one.original.statistics, reference, checkpoint, labelled=True)
         facts[method] = replace(facts_of(here, there), kept=_kept(here, one.original))
         if method == "source":
-            noise = noise_of(here, len(held), seed=recipe.seed)
+            noise = noise_of(here, held.count, seed=recipe.seed)
     decision = decide_method(facts, noise=noise, order=[method for method in tried if method != "source"])
     if methods is not None and len(methods) == 1:
         decision = replace(
@@ -122,7 +119,7 @@ def adapt(
         histories={method: one.history for method, one in found.items()},
         held=held,
         reference=reference,
-        held_out=len(validation),
+        held_out=validation.count,
     )
 
 
@@ -169,7 +166,7 @@ def _halves(views: Views, *, seed: int) -> tuple[Views, Views]:
     """Whole units by lot: one half to adapt to, one to look at."""
     units = sorted(set(views.units))
     if len(units) < 2:
-        units = list(views.names)
+        units = list(dict.fromkeys(views.names))
         of = np.array(views.names)
     else:
         of = np.array(views.units)
@@ -188,6 +185,7 @@ def _kept(here: Scores, home: LineState) -> float | None:
     return float(said[defective].mean() + (~said[~defective]).mean()) / 2
 
 
-def _scores(network: CellNetwork, statistics: Statistics, views: Views, checkpoint: Checkpoint) -> Scores:
-    logits, features = predicted(network, statistics, views.images, checkpoint.preprocess)
-    return Scores(logits, features, views.valid)
+def _scores(
+    network: CellNetwork, statistics: Statistics, views: Views, checkpoint: Checkpoint, *, labelled: bool = False
+) -> Scores:
+    return scores_of(views, *predicted(network, statistics, views.images, checkpoint.preprocess), labelled=labelled)

@@ -41,6 +41,7 @@ from training.retrain import Mentored, read_mentored
 from training.scorers.evaluate import evaluate_scorer
 from training.scorers.network import FACTORY as SCORER
 from training.strategies import SHIPPED, SHIPPED_WITH_FLAGS
+from training.taught import teaching_no_tile
 from training.team import Team, at_work
 from training.train import Progress, quiet
 
@@ -177,6 +178,11 @@ def retrain(
         _, lines, recipe = _on(base, config, tell)
         given = config.mentored if mentored is None else mentored
         taught = read_mentored(Path(given)) if isinstance(given, (str, Path)) else given
+        if isinstance(taught, Mentored) and (untaught := teaching_no_tile(base, taught)):
+            tell(
+                f"{untaught} pictures were confirmed as a whole, and nothing says in which of their tiles the defect "
+                "is: they teach nothing; answer the questions about places where there are any"
+            )
         if base.factory == DETECTOR:
             return retrain_detector(
                 base,

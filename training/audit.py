@@ -12,7 +12,7 @@ import csv
 import io
 import shutil
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +26,9 @@ from edge_sdk.folders import begun, put_in_place, settle
 from edge_sdk.outbox.tombstones import CONTROL
 from edge_sdk.quality.datasets import read_picture
 from edge_sdk.quality.thresholds import ALPHA, missing
-from edge_sdk.vision.preprocess import fitted, valid_cells
 from training.answers import Mentored
 from training.checkpoint import FACTORY, Checkpoint
-from training.data.views import Views
+from training.data.views import Views, unlabelled
 from training.lines import Certainty, calibrated
 from training.pictures import MARK, check_replaceable
 from training.statistics import Statistics
@@ -210,28 +209,14 @@ def _shown(row: MentoredRow, answers: Collection[Answer], classes: list[str]) ->
 
 
 def _views(checkpoint: Checkpoint, mentored: Mentored, audit: Audit) -> Views:
-    """Healthy pictures are known everywhere, of the others only that they show a defect."""
-    spec, grid = checkpoint.preprocess, checkpoint.grid
-    count, classes = audit.shows.shape
-    images = np.empty((count, spec.height, spec.width, 3), np.uint8)
-    valid = np.ones((count, *grid), bool)
-    for n, row in enumerate(audit.rows):
-        picture = read_picture(mentored.root / row.picture)
-        images[n] = fitted(picture, spec)
-        valid[n] = valid_cells(spec, picture.shape[0], picture.shape[1], grid)
-    defective: Bools = np.asarray(audit.shows.any(axis=1))
-    known = np.broadcast_to(~defective[:, None, None, None], (count, classes, *grid)).astype(np.float32)
-    items = tuple(row.item for row in audit.rows)
-    return Views(
-        images=images,
-        truth=np.zeros((count, classes, *grid), np.float32),
-        known=known,
-        maximum=audit.shows.astype(np.float32),
-        valid=valid,
-        defective=defective,
-        units=items,
-        names=items,
-    )
+    """Healthy pictures are known everywhere, of the others, and so of all their tiles, only that they show a defect."""
+    pictures = ((read_picture(mentored.root / row.picture), row.item, row.item) for row in audit.rows)
+    views = unlabelled(pictures, checkpoint.preprocess, grid=checkpoint.grid, classes=audit.shows.shape[1])
+    shows = audit.shows[views.pictures]
+    defective: Bools = np.asarray(shows.any(axis=1))
+    core = np.ones_like(views.truth) if views.tiles is None else views.tiles.cores[:, None]
+    known = (core * ~defective[:, None, None, None] * np.ones_like(views.truth)).astype(np.float32)
+    return replace(views, known=known, maximum=shows.astype(np.float32), defective=defective)
 
 
 def _lot(item: str, what: str) -> float:

@@ -37,7 +37,6 @@ __all__ = [
     "Checkpoint",
     "LineState",
     "check_place",
-    "check_untiled",
     "load_checkpoint",
     "read_tensors",
     "save_checkpoint",
@@ -126,19 +125,6 @@ def check_place(folder: Path) -> None:
         raise ConfigError(f"nothing can be made in {folder}: {there} {why}; give another place")
     if folder.exists() and any(folder.iterdir()) and not (folder / "checkpoint.json").is_file():
         raise ConfigError(f"{folder} holds something else than a checkpoint; give an empty folder, or a new name")
-
-
-def check_untiled(checkpoint: Checkpoint, *, what: str) -> None:
-    """Refuse a checkpoint whose pictures are cut into tiles.
-
-    Raises:
-        ConfigError: They are, and ``what`` would take tiles for pictures.
-    """
-    if checkpoint.preprocess.tile_overlap_px is not None:
-        raise ConfigError(
-            f"the checkpoint cuts pictures into tiles (tile_overlap_px), which {what} does not take yet; it can be "
-            "evaluated, exported and run; train one without tile_overlap_px for this"
-        )
 
 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:

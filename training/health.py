@@ -105,7 +105,7 @@ def health_of(adaptation: Adaptation, *, name: str = "new") -> Health:
         checks={method: checked(one, signs["source"]) for method, one in signs.items()},
         cautions=tuple(_cautions(signs[chosen], signs["source"], held_out=adaptation.held_out)),
         seen=seen,
-        units=(adaptation.reference.units, adaptation.held.units),
+        units=(adaptation.reference.picture_units, adaptation.held.picture_units),
     )
 
 

@@ -15,7 +15,7 @@ from training.evaluate import Judged, figures_of
 from training.lines import boundary_logits, confidence, predicted
 from training.prior import Prior, defect_prior
 from training.probe import Probe, domain_probe
-from training.rules import Facts, Scores, facts_of
+from training.rules import Facts, Scores, facts_of, scores_of
 
 __all__ = ["Kept", "Seen", "Signs", "gradients_of", "kept_of", "seen_of", "signs_of"]
 
@@ -126,22 +126,22 @@ def signs_of(
     said, said_new = here.maxima >= 0, there.maxima >= 0
     # a line's boundary decides what is an alarm there; how sure the network is, it has no say in
     facts = replace(
-        facts_of(replace(_scores(judged), defective=reference.defective), _scores(judged_new)),
+        facts_of(_scores(judged, labelled=True), _scores(judged_new)),
         positive_rate_original=float(said.mean()),
         positive_rate_new=float(said_new.mean()),
     )
     signs = Signs(
         method=method,
-        pictures_original=len(reference),
-        pictures_new=len(held),
+        pictures_original=reference.count,
+        pictures_new=held.count,
         facts=facts,
         spread_original=float(here.maxima.std()),
         spread_new=float(there.maxima.std()),
         kept=kept_of(judged, said, boundary=float(home.thresholds.boundary.min())),
         probe=domain_probe(
-            here.features, there.features, original_units=reference.units, new_units=held.units
+            here.features, there.features, original_units=reference.picture_units, new_units=held.picture_units
         ),
-        prior=defect_prior(said, reference.defective, said_new),
+        prior=defect_prior(said, reference.shown_defective, said_new),
         gradients=gradients_of(history),
     )
     return signs, Seen(here, there)
@@ -151,11 +151,12 @@ def seen_of(checkpoint: Checkpoint, state: LineState, views: Views) -> tuple[Sco
     """Scores of a line's pictures around its own decision boundary, and what they were made of."""
     logits, features = predicted(checkpoint.network, state.statistics, views.images, checkpoint.preprocess)
     moved = (logits - boundary_logits(state)[None, :, None, None]).astype(np.float32)
-    return Scores(moved, features, views.valid), Judged(views, logits, confidence(logits, state), features)
+    return scores_of(views, moved, features), Judged(views, logits, confidence(logits, state), features)
 
 
-def _scores(judged: Judged) -> Scores:
-    return Scores(judged.logits.astype(np.float32), judged.features.astype(np.float32), judged.views.valid)
+def _scores(judged: Judged, *, labelled: bool = False) -> Scores:
+    logits, features = judged.logits.astype(np.float32), judged.features.astype(np.float32)
+    return scores_of(judged.views, logits, features, labelled=labelled)
 
 
 def kept_of(judged: Judged, said: Bools, *, boundary: float) -> Kept:
@@ -167,7 +168,7 @@ def kept_of(judged: Judged, said: Bools, *, boundary: float) -> Kept:
         boundary: Confidence in (0, 1).
     """
     figures = figures_of(judged, boundary=boundary, rounds=0)
-    defective = judged.views.defective
+    defective = judged.views.shown_defective
     hits = float(said[defective].mean()) if defective.any() else None
     alarms = float(said[~defective].mean()) if (~defective).any() else None
     return Kept(

@@ -142,7 +142,8 @@ def borne(
     """
     end = weights_of(network)
     start = weights_of(deployed, like=end)
-    if held_out.defective.sum() < FEW or held_out.defective.all():
+    defective = held_out.shown_defective
+    if defective.sum() < FEW or defective.all():
         interpolate(network, start, end, UNMEASURED)
         return Borne(UNMEASURED, None, None)
     images = some_of(original.images)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edge_sdk.errors import ConfigError, DatasetError
 from edge_sdk.quality.datasets import Lines
-from training.checkpoint import Checkpoint, check_untiled
+from training.checkpoint import Checkpoint
 from training.data.views import Views, views_of
 from training.lines import calibrated, line_state, uncalibrated
 from training.methods import METHODS, Task
@@ -55,7 +55,6 @@ def adapt_jointly(
         raise ConfigError(f"there is no method named {method!r}; give one of {', '.join(METHODS)}")
     if not lines.new:
         raise ConfigError("there is no new line; name the domains of one or more")
-    check_untiled(checkpoint, what="adapt")
     spec, grid = checkpoint.preprocess, checkpoint.grid
     for line in lines.new:
         if not line.train:

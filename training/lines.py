@@ -126,12 +126,8 @@ def calibrated(
     maxima = confidence_from_logits(shown[:, :, None, None], warmth.temperature)[:, :, 0, 0]
     shows = labelled.truth.any(axis=(2, 3)) | (labelled.maximum > 0)
     # what is guaranteed is of pictures: one that is cut into tiles is as sure as its surest tile
-    of = labelled.pictures
-    whole = [np.flatnonzero(of == one) for one in range(int(of.max(initial=-1)) + 1)]
-    surest = np.stack([maxima[those].max(axis=0) for those in whole]) if whole else maxima
-    any_shows = np.stack([shows[those].any(axis=0) for those in whole]) if whole else shows
-    healthy = np.array([not labelled.defective[those].any() for those in whole], bool)
-    band = calibrated_band(surest, healthy, any_shows, source=source)
+    surest, shown_in = labelled.of_pictures(maxima), labelled.of_pictures(shows, np.logical_or)
+    band = calibrated_band(surest, ~labelled.shown_defective, shown_in, source=source)
     return Certainty(warmth.temperature, band, warmth.document)
 
 

@@ -15,14 +15,14 @@ from uuid import UUID
 import numpy as np
 
 from edge_sdk.answers import Answer
-from edge_sdk.arrays import Array, Bools, Floats
+from edge_sdk.arrays import Array, Floats
 from edge_sdk.detections import Question
 from edge_sdk.documents import sha256_hex
 from edge_sdk.errors import RangeError
 from edge_sdk.quality.datasets import Line
 from edge_sdk.records import ItemHeader
 from edge_sdk.vision.decode import questions
-from edge_sdk.vision.preprocess import geometry
+from edge_sdk.vision.preprocess import Geometry, PreprocessSpec, geometry
 from training.checkpoint import Checkpoint
 from training.data.views import Views, views_of
 from training.lines import confidence, predicted
@@ -83,8 +83,8 @@ class Asked:
 
     views: Views
     """With their truth: the operator's eye.  ``taught`` hands on none of it."""
-    confidence: Floats
-    """``(N, K, h, w)`` of the model that asked, tempered."""
+    confidence: Sequence[Floats]
+    """By picture ``(K, h, w)`` of all its cells, of the model that asked, tempered."""
     headers: tuple[ItemHeader, ...]
     answers: tuple[tuple[Answer, ...], ...]
     """By picture; none where nothing was asked."""
@@ -105,18 +105,19 @@ class Asked:
 
     def taught(self, strategy: str | Strategy) -> Views:
         """The pictures on which an answer says something, with what it says under a strategy."""
-        truth, known = np.zeros_like(self.views.truth), np.zeros_like(self.views.known)
-        maximum = np.zeros_like(self.views.maximum)
         kept = [n for n, given in enumerate(self.answers) if any(answer.answer != "unsure" for answer in given)]
-        grid = self.views.truth.shape[2], self.views.truth.shape[3]
-        for n in kept:
-            truth[n], known[n], maximum[n] = truth_and_mentored(
-                self.headers[n], self.answers[n], classes=self.classes, grid=grid, strategy=strategy,
-                baseline=self.confidence[n],
-            )  # fmt: skip
-        defective: Bools = np.asarray(truth.any(axis=(1, 2, 3)) | maximum.any(axis=1))
-        whole = replace(self.views, truth=truth, known=known, maximum=maximum, defective=defective)
-        return whole.taken(np.array(kept, int))
+        found = [
+            truth_and_mentored(
+                self.headers[n], self.answers[n], classes=self.classes, grid=self.confidence[n].shape[1:],
+                strategy=strategy, baseline=self.confidence[n],
+            )
+            for n in kept
+        ]  # fmt: skip
+        views = self.views.taken(np.isin(self.views.pictures, kept))
+        if not found:
+            return views
+        truths, knowns, maxima = zip(*found, strict=True)
+        return views.told(truths, knowns, maxima)
 
 
 def ask(checkpoint: Checkpoint, line: Line, mentor: Mentor = Mentor(), *, seed: int, name: str = "new") -> Asked:
@@ -133,8 +134,9 @@ def ask(checkpoint: Checkpoint, line: Line, mentor: Mentor = Mentor(), *, seed: 
     state = checkpoint.lines.get(name, checkpoint.line("original"))
     views = views_of(line, line.mentor, spec, grid=grid, labelled=True)
     logits, _ = predicted(checkpoint.network, state.statistics, views.images, spec)
-    maps = confidence(logits, state)
-    place = geometry(spec, spec.height, spec.width)
+    maps = views.whole(confidence(logits, state))
+    truths, knowns, shows = views.whole(views.truth), views.whole(views.known), views.whole(views.valid[:, None])
+    defective = views.shown_defective
     below = state.thresholds.pass_below
     if mentor.ask_from is not None:
         below = np.full_like(below, mentor.ask_from)
@@ -142,22 +144,25 @@ def ask(checkpoint: Checkpoint, line: Line, mentor: Mentor = Mentor(), *, seed: 
     headers: list[ItemHeader] = []
     answers: list[tuple[Answer, ...]] = []
     left = mentor.budget
-    for n in range(len(views)):
+    for n in range(views.count):
+        seen: tuple[int, int] = (maps[n].shape[1], maps[n].shape[2])
         drawn = chance.random() < mentor.control_share
-        asked = questions(maps[n], below, place=place, cell_px=checkpoint.cell_px, valid=views.valid[n])
+        asked = questions(
+            maps[n], below, place=_place(spec, seen, grid), cell_px=checkpoint.cell_px, valid=shows[n][0]
+        )
         words: list[tuple[int | None, str]] = [
-            (k, said(views.truth[n, one.class_id], one.cells, confirm_from=mentor.confirm_from))
+            (k, said(truths[n][one.class_id], one.cells, confirm_from=mentor.confirm_from))
             for k, one in enumerate(asked)
         ]
-        if not views.known[n].any():
+        if not knowns[n].any():
             # without a mask only the whole picture can be told
             words = [(None, "confirm")] if asked or drawn else []
         elif not asked and drawn:
-            words = [(None, "confirm" if views.defective[n] else "infirm")]
+            words = [(None, "confirm" if defective[n] else "infirm")]
         words = words[:left]
         left = None if left is None else left - len(words)
-        places = [_misplaced(one, grid, mentor, faults) for one in asked]
-        flagged = bool(faults.random() < mentor.flagged and not views.defective[n])
+        places = [_misplaced(one, seen, mentor, faults) for one in asked]
+        flagged = bool(faults.random() < mentor.flagged and not defective[n])
         # who sees the flag does not confirm a defect
         wrong = (faults.random(len(words)) < mentor.wrong) & (not flagged)
         told = [(k, OTHER.get(word, word) if bad else word) for (k, word), bad in zip(words, wrong, strict=True)]
@@ -182,6 +187,12 @@ def mentored(
     """
     asked = ask(checkpoint, line, mentor, seed=seed, name=name)
     return asked.taught(strategy), asked.counts
+
+
+def _place(spec: PreprocessSpec, seen: tuple[int, int], grid: tuple[int, int]) -> Geometry:
+    """Of a picture as the network sees it, whatever its own size."""
+    height, width = spec.height * seen[0] // grid[0], spec.width * seen[1] // grid[1]
+    return geometry(replace(spec, shrink=None), height, width)
 
 
 def said(truth: Array, cells: Sequence[tuple[int, int]], *, confirm_from: float = CONFIRM_FROM) -> str:

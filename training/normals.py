@@ -185,8 +185,8 @@ def _checked(
             f"{len(tried)} methods are named ({', '.join(tried)}) and nothing chooses between them; give an audit, or "
             "one method"
         )
-    if len(normals) < LEAST:
-        how_many = "no normal picture" if not len(normals) else "one normal picture alone"
+    if normals.count < LEAST:
+        how_many = "no normal picture" if not normals.count else "one normal picture alone"
         raise DatasetError(f"line {name} has {how_many}; give at least {LEAST} pictures of good parts, better 30")
     if audit is not None:
         shared = sorted(set(audit.names) & set(normals.names))
@@ -223,7 +223,7 @@ def _parted(normals: Views, *, classes: int, seed: int) -> tuple[Views, Views]:
     order = np.random.default_rng([seed, 13]).permutation(len(units))
     back = {units[n] for n in order[: len(units) // KEPT_BACK]}
     held = np.array([unit in back for unit in normals.units])
-    if len(back) < enough_for(ALPHA / classes) or (~held).sum() < LEAST:
+    if len(back) < enough_for(ALPHA / classes) or normals.count - normals.taken(held).count < LEAST:
         held[:] = False
     return normals.taken(~held), normals.taken(held)
 
@@ -235,12 +235,12 @@ def _checkpoint(
     temperature = found.original.temperature
     if len(held):
         logits, _ = predicted(found.network, found.statistics, held.images, spec)
-        shown = np.where(held.valid[:, None], logits, -np.inf).max(axis=(2, 3))
+        shown = held.of_pictures(np.where(held.valid[:, None], logits, -np.inf).max(axis=(2, 3)))
         maxima = confidence_from_logits(shown[:, :, None, None], temperature)[:, :, 0, 0]
-        band = _band_of_units(maxima, held.units)
+        band = _band_of_units(maxima, held.picture_units)
     else:
         groups = len(set(measured.units))
-        few = f"{len(measured)} normals" + (f" of {groups} groups" if groups < len(measured) else "")
+        few = f"{measured.count} normals" + (f" of {groups} groups" if groups < measured.count else "")
         band = fixed_band(classes, why=f"{few} are too few to keep some back for a threshold")
     state = line_state(
         found.network, found.statistics, measured.images, spec, method=method, certainty=Certainty(temperature, band)
@@ -270,11 +270,12 @@ def _odd(checkpoint: Checkpoint, normals: Views, name: str) -> tuple[str, ...]:
     """Names of normals that score far above the others and as a defect would, the worst first."""
     state = checkpoint.line(name)
     logits, _ = predicted(checkpoint.network, state.statistics, normals.images, checkpoint.preprocess)
-    shown = np.where(normals.valid[:, None], logits, -np.inf).max(axis=(1, 2, 3))
+    shown = normals.of_pictures(np.where(normals.valid[:, None], logits, -np.inf).max(axis=(1, 2, 3)))
     middle = float(np.median(shown))
     usual = 1.4826 * float(np.median(np.abs(shown - middle)))
     far = np.flatnonzero((shown > middle + ODD * max(usual, 1e-6)) & (shown > 0))
-    return tuple(normals.names[n] for n in far[np.argsort(-shown[far])])
+    names = list(dict.fromkeys(normals.names))
+    return tuple(names[n] for n in far[np.argsort(-shown[far])])
 
 
 def _nothing(checkpoint: Checkpoint) -> Line:

@@ -82,9 +82,9 @@ def chosen_by_audit(made: Mapping[str, Checkpoint], audit: Views, *, name: str =
     Raises:
         DatasetError: The audit holds more than ``MOST`` pictures, or none.
     """
-    if not 0 < len(audit) <= MOST:
-        raise DatasetError(f"the audit holds {len(audit)} pictures; give 1 to {MOST}, drawn by lot from the new line")
-    count, defective = len(audit), int(audit.defective.sum())
+    if not 0 < audit.count <= MOST:
+        raise DatasetError(f"the audit holds {audit.count} pictures; give 1 to {MOST}, drawn by lot from the new line")
+    count, defective = audit.count, int(audit.shown_defective.sum())
     first = next(iter(made))
     found: dict[str, float | None] = dict.fromkeys(made)
     if not 0 < defective < count:
@@ -104,7 +104,7 @@ def chosen_by_audit(made: Mapping[str, Checkpoint], audit: Views, *, name: str =
 def _auroc(checkpoint: Checkpoint, audit: Views, name: str) -> float:
     logits, _ = predicted(checkpoint.network, checkpoint.line(name).statistics, audit.images, checkpoint.preprocess)
     shown = np.where(audit.valid[:, None], logits, -np.inf).max(axis=(1, 2, 3))
-    return auroc(shown, audit.defective)
+    return auroc(audit.of_pictures(shown), audit.shown_defective)
 
 
 def _others(scores: Mapping[str, float], best: str) -> str:

@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edge_sdk.documents import sha256_file
 from edge_sdk.errors import ConfigError, DatasetError
 from edge_sdk.quality.datasets import Line, Lines, Sample, load_dataset
 from edge_sdk.quality.pictures import SUFFIXES
-from training.checkpoint import Checkpoint, check_place, check_untiled, load_checkpoint, save_checkpoint
+from training.checkpoint import Checkpoint, check_place, load_checkpoint, save_checkpoint
 from training.data.views import Views, batches_of, views_of
 from training.moments import load_moments, moments_of, pooled, save_moments
 from training.normals import DEFAULT, UNTRAINED, Transfer, check_cells, default_of, transfer, transfer_moments
@@ -60,7 +62,6 @@ def run(asked: Asked, work: Work) -> dict[str, Any]:
     if asked.pool and (asked.normals is not None or asked.audit is not None or config.methods):
         raise ConfigError("--pool makes the line of statistics alone; leave out --normals, --audit and --method")
     base = load_checkpoint(asked.checkpoint)
-    check_untiled(base, what="transfer")
     name = config.line or "new"
     check_cells(base, name)
     began = time.monotonic()
@@ -71,13 +72,13 @@ def run(asked: Asked, work: Work) -> dict[str, Any]:
     lines = config.lines(base.data, seed=config.recipe(base.recipe).seed)[1] if config.data else None
     audit = None if asked.audit is None else _audit(asked.audit, base, lines, config.recipe(base.recipe).seed)
     normals = _normals(asked.normals, base, lines, audit, work)
-    said: dict[str, Any] = {"normals": len(normals)}
+    said: dict[str, Any] = {"normals": normals.count}
     if asked.moments is not None:
-        if len(normals) < 1:
+        if not normals.count:
             raise DatasetError(f"line {name} has no normal picture; give at least 2 pictures of good parts, better 30")
         under = None if asked.under is None else base.line(asked.under).statistics
         measured = moments_of(base.network, batches_of(normals.images, base.preprocess, flips=True), under=under)
-        save_moments(replace(measured, pictures=len(normals)), asked.moments)
+        save_moments(replace(measured, pictures=normals.count), asked.moments)
         said |= {"moments": str(asked.moments), "under": asked.under or "own"}
     if asked.out is None:
         return {**said, "took_s": round(time.monotonic() - began, 2)}
@@ -164,8 +165,9 @@ def _audit(asked: str, base: Checkpoint, lines: Lines | None, seed: int) -> View
             raise DatasetError(f"the audit in {asked} holds {len(samples)} pictures; give at most {MOST}, drawn by lot")
         _check_not_tested(samples, lines, asked)
         line = Line("new", None, tuple(samples), (), (), (), classes=base.classes, empty_mask=dataset.empty_mask)
-        samples = [replace(one, mask=None, label=base.classes[0] if not one.healthy else one.label) for one in samples]
-    return views_of(line, samples, base.preprocess, grid=base.grid, labelled=True)
+    views = views_of(line, samples, base.preprocess, grid=base.grid, labelled=False)
+    defective = {one.image for one in samples if not one.healthy}  # of an audit's picture no more is asked
+    return replace(views, defective=np.array([name in defective for name in views.names], bool))
 
 
 def _check_not_tested(samples: Sequence[Sample], lines: Lines | None, where: str) -> None:
@@ -181,6 +183,8 @@ def _check_not_tested(samples: Sequence[Sample], lines: Lines | None, where: str
 def _other_shape(samples: Sequence[Sample], base: Checkpoint) -> tuple[str, ...]:
     from edge_sdk.quality.datasets import picture_size
 
+    if base.preprocess.tile_overlap_px is not None:  # tiles cover any shape
+        return ()
     wanted = base.preprocess.width / base.preprocess.height
     far = []
     for sample in samples:

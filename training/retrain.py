@@ -15,7 +15,7 @@ from edge_sdk.quality.datasets import Lines
 from edge_sdk.vision.preprocess import PreprocessSpec
 from training.answers import Mentored, read_mentored
 from training.audit import audit_of, audited, controls
-from training.checkpoint import Checkpoint, check_untiled
+from training.checkpoint import Checkpoint
 from training.data.frozen import Feed
 from training.data.views import Views, batches_of, views_of
 from training.fitting import Terms, fit
@@ -76,7 +76,6 @@ def retrain(
         Mentoring paper (Cordier, Das, Gutierrez, QCAV 2021), eq. 3 and 4, sections 3.3 and 3.4; statistics
         a line are ours.
     """
-    check_untiled(baseline, what="retrain")
     called, way = strategy_named(strategy)
     spec, grid = baseline.preprocess, baseline.grid
     line = lines.line(name)
@@ -163,7 +162,7 @@ def retrain(
         held = borne(network, baseline.network, home, original, held_out, spec, may_lose=may_lose)
         figures |= held.document()
     new = views_of(line, line.train, spec, grid=grid, labelled=False).images
-    if taught is not None:
+    if taught is not None and not (taught.tiled and len(new)):  # the tiles that were answered are no fair sample
         new = np.concatenate([new, taught.images])
     new = some_of(new)
     if network.frozen:

@@ -20,9 +20,11 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from edge_sdk.arrays import Array, Bools, Floats
+from edge_sdk.arrays import Array, Bools, Floats, Ints
+from training.data.views import Views
 
-__all__ = ["CANDIDATES", "COSTS", "Decision", "Facts", "Scores", "candidates", "decide_method", "facts_of", "noise_of"]
+__all__ = ["CANDIDATES", "COSTS", "Decision", "Facts", "Scores", "candidates", "decide_method", "facts_of", "noise_of",
+           "scores_of"]  # fmt: skip
 
 CANDIDATES: Mapping[str, tuple[str, ...]] = {"cells": ("adabn", "dann"), "classifier": ("mmd", "adabn")}
 """What is tried where no method is named, by the head, the one that is taken if it does first.
@@ -67,13 +69,18 @@ class Scores:
     """What a network says of N pictures under one line's statistics."""
 
     logits: Floats
-    """``(N, K, h, w)``."""
+    """``(N, K, h, w)``, or ``(T, K, h, w)`` of T tiles of them."""
     features: Floats
     """``(N, F)`` pooled."""
     valid: Bools
-    """``(N, h, w)`` cells that show the picture."""
+    """``(N, h, w)`` or ``(T, h, w)`` cells that show the picture."""
     defective: Bools | None = None
     """``(N,)`` of the original line, where it is known; never of a new one."""
+    of: Ints | None = None
+    """``(T,)`` the picture that each tile is of, ascending from 0; ``None``: they are not cut."""
+
+    def __len__(self) -> int:
+        return len(self.features)
 
     @property
     def cells(self) -> Array:
@@ -83,7 +90,37 @@ class Scores:
     @property
     def maxima(self) -> Array:
         """``(N,)``: of each picture its strongest cell's logit."""
-        return np.asarray(np.where(self.valid, self.logits.max(axis=1), -np.inf).max(axis=(1, 2)))
+        strongest = np.where(self.valid, self.logits.max(axis=1), -np.inf).max(axis=(1, 2))
+        if self.of is None:
+            return np.asarray(strongest)
+        found = np.full(len(self), -np.inf, strongest.dtype)
+        np.maximum.at(found, self.of, strongest)
+        return found
+
+    @property
+    def pictures(self) -> Array:
+        """Of every cell of ``cells`` the picture that it is of."""
+        of = np.arange(len(self)) if self.of is None else self.of
+        return np.repeat(of, self.valid.sum(axis=(1, 2)))
+
+
+def scores_of(views: Views, logits: Floats, features: Floats, *, labelled: bool = False) -> Scores:
+    """What a network says of pictures; of one that is cut into tiles the mean feature counts, as on the station.
+
+    Args:
+        views: The pictures, or their tiles.
+        logits: ``(N, K, h, w)`` of the views.
+        features: ``(N, F)`` of the views.
+        labelled: Which are defective is known.
+    """
+    defective = views.shown_defective if labelled else None
+    if not views.tiled:
+        return Scores(logits, features, views.valid, defective)
+    counts = np.bincount(views.pictures, minlength=views.count)[:, None]
+    order = np.argsort(views.pictures, kind="stable")
+    pooled = np.asarray(views.of_pictures(features, np.add) / counts, np.float32)
+    return Scores(logits[order], pooled, views.valid[order], defective, views.pictures[order])
+
 
 
 @dataclass(frozen=True)
@@ -160,7 +197,7 @@ def noise_of(original: Scores, count: int, *, rounds: int = 40, seed: int = 0) -
     where there is one picture alone: nothing is known then.
     """
     chance = np.random.default_rng(seed)
-    total = len(original.logits)
+    total = len(original)
     if total < 2:
         return float("inf")
     part = max(1, min(count, total // 2))
@@ -238,7 +275,15 @@ def _plausible(facts: Facts, source: Facts) -> bool:
 
 def _some(scores: Scores, which: Array) -> Scores:
     defective = None if scores.defective is None else scores.defective[which]
-    return Scores(scores.logits[which], scores.features[which], scores.valid[which], defective)
+    if scores.of is None:
+        return Scores(scores.logits[which], scores.features[which], scores.valid[which], defective)
+    place = np.full(len(scores), -1)
+    place[which] = np.arange(len(which))
+    of = place[scores.of]
+    tiles = np.flatnonzero(of >= 0)
+    tiles = tiles[np.argsort(of[tiles], kind="stable")]
+    found = of[tiles].astype(np.int32)
+    return Scores(scores.logits[tiles], scores.features[which], scores.valid[tiles], defective, found)
 
 
 def _score_distance(original: Scores, new: Scores) -> tuple[float, float | None]:
@@ -249,7 +294,7 @@ def _score_distance(original: Scores, new: Scores) -> tuple[float, float | None]
     defective = original.defective
     if defective is None or defective.all() or not defective.any():
         return sum(_wasserstein(one, other) / wide for (one, other), wide in zip(pairs, spreads, strict=True)), None
-    pictures = np.repeat(np.arange(len(maxima)), original.valid.sum(axis=(1, 2)))
+    pictures = original.pictures
     own = float(defective.mean())
     found: list[tuple[float, float]] = []
     for share in sorted({own, *(one for one in SHARES if one <= 1.5 * own)}):

@@ -5,24 +5,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from edge_sdk.answers import MentoredRow
-from edge_sdk.arrays import Bools
+from edge_sdk.arrays import Bools, Floats, Image
 from edge_sdk.errors import DatasetError
 from edge_sdk.quality.datasets import Line, read_picture
-from edge_sdk.vision.preprocess import fitted, valid_cells
 from training.answers import Mentored
 from training.checkpoint import Checkpoint, LineState
-from training.data.views import Views, views_of
+from training.data.tiles import grid_of
+from training.data.views import Views, unlabelled, views_of
 from training.lines import confidence, predicted
 from training.strategies import Strategy
 from training.truth import standing_answers, truth_and_mentored
 
-__all__ = ["new_data", "pseudo_labels", "state_of"]
+__all__ = ["new_data", "pseudo_labels", "state_of", "teaching_no_tile"]
 
 
 def state_of(baseline: Checkpoint, name: str) -> LineState:
@@ -54,45 +55,56 @@ def pseudo_labels(baseline: Checkpoint, views: Views, name: str) -> Views:
     boundary = state.thresholds.boundary.reshape(-1, 1, 1)
     truth = ((confidence(logits, state) >= boundary) & views.valid[:, None]).astype(np.float32)
     defective: Bools = np.asarray(truth.any(axis=(1, 2, 3)))
-    whole = replace(views, truth=truth, known=np.ones_like(truth), defective=defective)
-    return whole.taken(defective) if defective.any() else whole
+    core = True if views.tiles is None else views.tiles.cores[:, None]
+    whole = replace(views, truth=truth, known=np.ones_like(truth) * core, defective=defective)
+    return whole.taken(whole.shown_defective[whole.pictures]) if defective.any() else whole
 
 
 def _taught(baseline: Checkpoint, mentored: Mentored, strategy: Strategy) -> Views:
     """The pictures on which an answer or the line says something, with what it says."""
     spec, grid, classes = baseline.preprocess, baseline.grid, baseline.classes
-    images, truths, knowns, maxima, valids, names = [], [], [], [], [], []
-    for row in mentored.rows:
-        answers = mentored.answers.get(row.item, ())
-        flagged = strategy.healthy and row.header.reason == "healthy"
-        if not (flagged or standing_answers(answers)):
-            continue
-        said = _confidence(mentored.root, row, (len(classes), *grid)) if strategy.omnia else None
-        truth, known, maximum = truth_and_mentored(
-            row.header, answers, classes=classes, grid=grid, strategy=strategy, baseline=said
-        )
-        picture = read_picture(mentored.root / row.picture)
-        images.append(fitted(picture, spec))
-        valids.append(valid_cells(spec, picture.shape[0], picture.shape[1], grid))
-        truths.append(truth)
-        knowns.append(known)
-        maxima.append(maximum)
-        names.append(row.item)
-    if not images:
+    truths: list[Floats] = []
+    knowns: list[Floats] = []
+    maxima: list[Floats] = []
+
+    def answered() -> Iterator[tuple[Image, str, str]]:
+        for row in mentored.rows:
+            answers = mentored.answers.get(row.item, ())
+            flagged = strategy.healthy and row.header.reason == "healthy"
+            if not (flagged or standing_answers(answers)):
+                continue
+            picture = read_picture(mentored.root / row.picture)
+            whole = grid_of(spec, picture.shape[0], picture.shape[1], grid)
+            said = _confidence(mentored.root, row, (len(classes), *whole)) if strategy.omnia else None
+            truth, known, maximum = truth_and_mentored(
+                row.header, answers, classes=classes, grid=whole, strategy=strategy, baseline=said
+            )
+            truths.append(truth)
+            knowns.append(known)
+            maxima.append(maximum)
+            yield picture, row.item, row.item
+
+    views = unlabelled(answered(), spec, grid=grid, classes=len(classes))
+    taught = views.told(truths, knowns, maxima) if truths else views
+    if not len(taught):
+        tiles = "; and of a picture cut into tiles, confirmed as a whole, nothing says which tile is defective"
         raise DatasetError(
-            f"no answer in {mentored.root} says anything (all unsure or withdrawn, or none given); "
-            "answer some questions and export again"
+            f"no answer in {mentored.root} says anything (all unsure or withdrawn, or none given"
+            f"{tiles if truths else ''}); answer some questions and export again"
         )
-    return Views(
-        images=np.stack(images),
-        truth=np.stack(truths),
-        known=np.stack(knowns),
-        maximum=np.stack(maxima),
-        valid=np.stack(valids),
-        defective=np.array([bool(truth.any() or top.any()) for truth, top in zip(truths, maxima, strict=True)]),
-        units=tuple(names),
-        names=tuple(names),
+    return taught
+
+
+def teaching_no_tile(baseline: Checkpoint, mentored: Mentored) -> int:
+    """Pictures that were confirmed as a whole, which teach a network of tiles nothing: which one shows the defect
+    nobody said."""
+    if baseline.preprocess.tile_overlap_px is None:
+        return 0
+    whole = (
+        any(one.question is None and one.answer == "confirm" for one in standing_answers(given))
+        for given in mentored.answers.values()
     )
+    return sum(whole)
 
 
 def _confidence(root: Path, row: MentoredRow, shape: tuple[int, ...]) -> np.ndarray | None:

@@ -76,11 +76,11 @@ def units_of(logits: Array, views: Views, k: int) -> tuple[Array, Array, str, in
         Scores and truth, ``(n,)`` each, ``cells`` or ``pictures``, and how many pictures show the class.
     """
     where = (views.known[:, k] > 0) & views.valid
-    shows = views.truth[:, k].any(axis=(1, 2)) | (views.maximum[:, k] > 0)
+    shows = views.of_pictures(views.truth[:, k].any(axis=(1, 2)) | (views.maximum[:, k] > 0), np.logical_or)
     if (views.truth[:, k] * where).any() or not shows.any():
         scores, truth = logits[:, k][where], views.truth[:, k][where]
         return scores.astype(np.float64), truth.astype(np.float64), "cells", int(shows.sum())
-    top = np.where(views.valid, logits[:, k], -np.inf).max(axis=(1, 2), initial=-np.inf)
+    top = views.of_pictures(np.where(views.valid, logits[:, k], -np.inf).max(axis=(1, 2), initial=-np.inf))
     sure = np.isfinite(top)
     return top[sure].astype(np.float64), shows[sure].astype(np.float64), "pictures", int(shows.sum())
 

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from edge_sdk.arrays import Array, Bools, Floats, Image
+from edge_sdk.arrays import Array, Bools, Floats, Image, Ints
 from edge_sdk.documents import sha256_hex
-from edge_sdk.errors import ConfigError, DatasetError
+from edge_sdk.errors import DatasetError
 from edge_sdk.quality.datasets import Box, Line, Sample, Truth, picture_size, read_image
-from edge_sdk.vision.preprocess import PreprocessSpec, cells_of_mask, fitted, tiled, valid_cells
-from edge_sdk.vision.tiles import pictures_of_frame
+from edge_sdk.vision.preprocess import PreprocessSpec, cells_of_mask, fitted, valid_cells
 from training.data import gaps
+from training.data.tiles import Piece, Tiles, grid_of, pieces_of
 
-__all__ = ["CELL_COVERED", "Views", "batches_of", "line_boxes", "line_image", "line_truth", "normalised", "views_of"]
+__all__ = ["CELL_COVERED", "Views", "batches_of", "line_boxes", "line_image", "line_truth", "normalised", "unlabelled",
+           "views_of"]  # fmt: skip
 
 CELL_COVERED = 0.08
 """Share of a cell that a defect must cover to make it defective."""
@@ -44,8 +44,9 @@ class Views:
     units: tuple[str, ...]
     """What may not be torn apart: the group, or the picture."""
     names: tuple[str, ...]
-    tiled: bool = False
-    """Whether these are tiles: then those of one name are one picture, and each speaks for its core alone."""
+    tiles: Tiles | None = None
+    """Where these are tiles of pictures: then those of one name are one picture, and of each the cells of its core are
+    valid and known."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -57,15 +58,68 @@ class Views:
         return sha256_hex(b"".join(piece.tobytes() for piece in pieces))
 
     @property
-    def pictures(self) -> Array:
+    def tiled(self) -> bool:
+        """Whether these are tiles."""
+        return self.tiles is not None
+
+    @property
+    def pictures(self) -> Ints:
         """``(N,)``: which picture each view is of, counted from 0 in the order they come."""
         if not self.tiled:
-            return np.arange(len(self))
+            return np.arange(len(self), dtype=np.int32)
         order: dict[str, int] = {}
-        return np.array([order.setdefault(name, len(order)) for name in self.names], int)
+        return np.array([order.setdefault(name, len(order)) for name in self.names], np.int32)
+
+    @property
+    def count(self) -> int:
+        """Pictures, however many tiles they are cut into."""
+        return len(set(self.names)) if self.tiled else len(self)
+
+    def of_pictures(self, values: Array, join: np.ufunc = np.maximum) -> Array:
+        """From values of views, ``(N, ...)``, to those of pictures, ``(P, ...)``: joined, by habit the largest."""
+        if not self.tiled or not len(values):
+            return values
+        of = self.pictures
+        order = np.argsort(of, kind="stable")
+        return np.asarray(join.reduceat(values[order], np.searchsorted(of[order], np.arange(self.count)), axis=0))
+
+    @property
+    def shown_defective(self) -> Bools:
+        """``(P,)``: which pictures are defective."""
+        return np.asarray(self.of_pictures(self.defective, np.logical_or), bool)
+
+    @property
+    def picture_units(self) -> tuple[str, ...]:
+        """``(P,)``: what may not be torn apart, of pictures."""
+        return tuple(dict(zip(self.names, self.units, strict=True)).values()) if self.tiled else self.units
+
+    def whole(self, maps: Array) -> list[Array]:
+        """From maps of views, ``(N, K, h, w)``, to those of pictures, each ``(K, rows, columns)`` of all its cells."""
+        return list(maps) if self.tiles is None else self.tiles.whole(maps, self.pictures)
+
+    def pieces(self, wholes: Sequence[Array]) -> Array:
+        """From maps of pictures back to those of views, ``(N, K, h, w)``; of a tile 0 outside its core."""
+        return np.stack(wholes) if self.tiles is None else self.tiles.pieces(wholes, self.pictures)
+
+    def told(self, truth: Sequence[Array], known: Sequence[Array], maximum: Sequence[Array]) -> Views:
+        """The same pictures with another truth, given by picture.
+
+        Tiles of which nothing is known then are left out; that a picture shows a defect somewhere teaches none of its
+        tiles, since nothing says which one.
+
+        Args:
+            truth: Of each picture ``(K, rows, columns)`` in {0, 1}.
+            known: The same: where ``truth`` is one.
+            maximum: Of each picture ``(K,)``.
+        """
+        truths, knowns = self.pieces(truth), self.pieces(known)
+        maxima = np.zeros_like(self.maximum) if self.tiled else np.stack(maximum)
+        defective: Bools = np.asarray(truths.any(axis=(1, 2, 3)) | maxima.any(axis=1))
+        found = replace(self, truth=truths, known=knowns, maximum=maxima, defective=defective)
+        return found.taken(np.flatnonzero(knowns.any(axis=(1, 2, 3)))) if self.tiled else found
 
     def taken(self, which: Array) -> Views:
-        """Some of the pictures, by mask or by number."""
+        """Some of the views, by mask or by number."""
         chosen = np.arange(len(self))[which]
         return Views(
             images=self.images[chosen],
@@ -76,7 +130,7 @@ class Views:
             defective=self.defective[chosen],
             units=tuple(self.units[n] for n in chosen),
             names=tuple(self.names[n] for n in chosen),
-            tiled=self.tiled,
+            tiles=None if self.tiles is None else self.tiles.taken(chosen),
         )
 
     def joined(self, other: Views) -> Views:
@@ -90,7 +144,7 @@ class Views:
             defective=np.concatenate([self.defective, other.defective]),
             units=self.units + other.units,
             names=self.names + other.names,
-            tiled=self.tiled,
+            tiles=self.tiles and other.tiles and self.tiles.joined(other.tiles),
         )
 
 
@@ -234,58 +288,72 @@ def _tiles_of(
     """As ``views_of``, with a view a tile, of which the cells of its core are valid and known: each cell of a picture
     is in one view, as it is on the station."""
     classes = max(1, len(line.classes))
-    found: dict[str, list[Any]] = {name: [] for name in ("image", "truth", "known", "valid", "sample")}
-    for sample in samples:
-        image = line_image(line, sample)
+    truths: list[Array] = []
+    knowns: list[Array] = []
+
+    def read() -> Iterator[tuple[Image, str, str]]:
+        for sample in samples:
+            image = line_image(line, sample)
+            whole = grid_of(spec, image.shape[0], image.shape[1], grid)
+            truth, known = np.zeros((2, classes, *whole), np.float32)
+            if labelled:
+                said = line_truth(line, sample)
+                if said.known and said.mask is not None:
+                    known[:] = 1
+                    for k in range(classes):
+                        if (said.mask == k + 1).any():
+                            truth[k] = cells_of_mask(said.mask == k + 1, spec, whole) >= CELL_COVERED
+                elif said.healthy is False:
+                    raise DatasetError(
+                        f"{sample.path} is defective and has no mask, and nothing says in which of its tiles the "
+                        "defect is; draw its mask, or leave tile_overlap_px out"
+                    )
+            truths.append(truth)
+            knowns.append(known)
+            yield image, sample.unit, sample.image
+            step()
+
+    seen = unlabelled(read(), spec, grid=grid, classes=classes)
+    if not labelled or not truths:
+        return seen
+    truth = seen.pieces(truths)
+    defective: Bools = np.asarray(truth.any(axis=(1, 2, 3)))
+    return replace(seen, truth=truth, known=seen.pieces(knowns), defective=defective)
+
+
+def unlabelled(
+    pictures: Iterable[tuple[Image, str, str]], spec: PreprocessSpec, *, grid: tuple[int, int], classes: int
+) -> Views:
+    """Pictures of which nothing is known, as the network sees them; where it cuts them into tiles each is a view.
+
+    Args:
+        pictures: Each with its unit and its name; of a large set one after the other.
+        spec: Size of the network's input.
+        grid: ``(h, w)`` cells on it.
+        classes: K.
+    """
+    found: list[Piece] = []
+    valid, units, names = [], [], []
+    for image, unit, name in pictures:
         height, width = image.shape[:2]
-        down, across = tiled(spec, height, width)
-        cell = spec.height // grid[0], spec.width // grid[1]
-        if grid == (1, 1) or any(start % one for axis, one in zip((down, across), cell, strict=True)
-                                 for start in axis.starts):  # fmt: skip
-            raise ConfigError(
-                f"the network judges cells of {cell[1]} x {cell[0]} pixels, whose borders do not lie alike in all "
-                "tiles; leave tile_overlap_px out, or take head: cells, whose cells have 8, 16 or 32 pixels"
-            )
-        whole = down.total // cell[0], across.total // cell[1]
-        truth, known = np.zeros((2, classes, *whole), np.float32)
-        if labelled:
-            said = line_truth(line, sample)
-            if said.known and said.mask is not None:
-                known[:] = 1
-                for k in range(classes):
-                    if (said.mask == k + 1).any():
-                        truth[k] = cells_of_mask(said.mask == k + 1, spec, whole) >= CELL_COVERED
-            elif said.healthy is False:
-                raise DatasetError(
-                    f"{sample.path} is defective and has no mask, and nothing says in which of its tiles the defect "
-                    "is; draw its mask, or leave tile_overlap_px out"
-                )
-        valid = valid_cells(spec, height, width, whole)
-        tops, lefts = down.cores(cell[0]), across.cores(cell[1])
-        for tile, picture in pictures_of_frame(image, spec):
-            y, x = tile.top // cell[0], tile.left // cell[1]
-            core = np.zeros(grid, bool)
-            rows, columns = slice(y, y + grid[0]), slice(x, x + grid[1])
-            top, bottom = tops[tile.row] - y, tops[tile.row + 1] - y
-            left, right = lefts[tile.column] - x, lefts[tile.column + 1] - x
-            core[top:bottom, left:right] = True
-            found["image"].append(picture)
-            found["truth"].append(truth[:, rows, columns] * core)
-            found["known"].append(known[:, rows, columns] * core)
-            found["valid"].append(valid[rows, columns] & core)
-            found["sample"].append(sample)
-        step()
-    truths = np.stack(found["truth"])
+        shows = valid_cells(spec, height, width, grid_of(spec, height, width, grid))
+        for piece in pieces_of(image, spec, grid):
+            found.append(piece)
+            rows, columns = slice(piece.row, piece.row + grid[0]), slice(piece.column, piece.column + grid[1])
+            valid.append(shows[rows, columns] & piece.core)
+            units.append(unit)
+            names.append(name)
+    truth = np.zeros((len(found), classes, *grid), np.float32)
     return Views(
-        images=np.stack(found["image"]),
-        truth=truths,
-        known=np.stack(found["known"]),
-        maximum=np.zeros(truths.shape[:2], np.float32),
-        valid=np.stack(found["valid"]),
-        defective=np.asarray(truths.any(axis=(1, 2, 3))),
-        units=tuple(sample.unit for sample in found["sample"]),
-        names=tuple(sample.image for sample in found["sample"]),
-        tiled=True,
+        images=np.array([piece.image for piece in found], np.uint8).reshape(-1, spec.height, spec.width, 3),
+        truth=truth,
+        known=np.zeros_like(truth),
+        maximum=np.zeros((len(found), classes), np.float32),
+        valid=np.array(valid, bool).reshape(-1, *grid),
+        defective=np.zeros(len(found), bool),
+        units=tuple(units),
+        names=tuple(names),
+        tiles=None if spec.tile_overlap_px is None else Tiles.of(found, grid),
     )
 
 

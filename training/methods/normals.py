@@ -74,9 +74,9 @@ def check_trainable(task: Task, *, normals: bool = False) -> None:
     """
     if team().size > 1:
         raise ConfigError("transfer trains in one process; start it without torchrun")
-    if len(task.new) < 2:
+    if task.new.count < 2:
         raise DatasetError(
-            f"the new line has {len(task.new)} normal pictures; give at least 2 to train with, better 30"
+            f"the new line has {task.new.count} normal pictures; give at least 2 to train with, better 30"
         )
     if not task.original.defective.any():
         raise DatasetError("the original line shows no defect, so there is none to transfer; label some")

@@ -24,6 +24,8 @@ def rebalanced(task: Task) -> Views:
     original's scores, counted class by class, come closest to these.  A guess weighs what is drawn and
     is no truth: nothing is learned from it as a label.
 
+    Of pictures that are cut into tiles it is the tiles that are ranked and guessed at, since tiles are drawn.
+
     Args:
         task: Its new pictures are ranked; its original ones, labelled, say what scores of either kind look like.
 
@@ -33,12 +35,15 @@ def rebalanced(task: Task) -> Views:
     checkpoint, new = task.checkpoint, task.new
     network, spec, home = checkpoint.network, checkpoint.preprocess, checkpoint.line("original").statistics
     own = home if network.frozen else estimated(network, batches_of(new.images, spec, flips=True))
+    # of a tile that is nothing but padding there is nothing to say
+    seen, known = (np.flatnonzero(views.valid.any(axis=(1, 2))) for views in (new, task.original))
+    old = task.original.taken(known)
     here, there = (
         Scores(*predicted(network, statistics, views.images, spec), views.valid, defective)
-        for views, statistics, defective in ((task.original, home, task.original.defective), (new, own, None))
+        for views, statistics, defective in ((old, home, old.defective), (new.taken(seen), own, None))
     )
     share = facts_of(here, there).share_new or 0.5
-    count = min(max(1, round(share * len(new))), max(1, len(new) - 1))
+    count = min(max(1, round(share * len(seen))), max(1, len(seen) - 1))
     guess = np.zeros(len(new), bool)
-    guess[np.argsort(-there.maxima, kind="stable")[:count]] = True
+    guess[seen[np.argsort(-there.maxima, kind="stable")[:count]]] = True
     return replace(new, defective=guess)
