@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,12 @@ _LEAST_OPSET = 13
 class Graph:
     """A read-only view of a model; ``model`` itself is never changed."""
 
-    def __init__(self, model: ModelProto, digest: str) -> None:
+    def __init__(self, model: ModelProto, digest: str, stand_ins: Mapping[str, str] | None = None) -> None:
         self.model = model
         self.digest = digest
         """sha256 of the file's bytes, hexadecimal."""
+        self.stand_ins: dict[str, str] = dict(stand_ins or {})
+        """Tensors that the file has not, each to the one of the file that has its values, in another order."""
         self.nodes: tuple[NodeProto, ...] = tuple(model.graph.node)
         self.outputs: tuple[str, ...] = tuple(value.name for value in model.graph.output)
         self.inputs: tuple[str, ...] = tuple(value.name for value in model.graph.input)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
+from onnx import NodeProto
 
 from calibration.choosing import Noise
 from calibration.collect import frames_of
@@ -81,14 +82,14 @@ def layers_of(
         asked: Nodes that the network itself wants in float.
     """
     found: dict[str, tuple[Layer, ...]] = {}
-    names = [graph.nodes[place].name for place in sorted(tensorrt_placement(graph).weighted)]
+    weighted = {graph.nodes[place].name: graph.nodes[place] for place in sorted(tensorrt_placement(graph).weighted)}
     for kind, path in renderings.items():
         if kind not in ("trt", "cpu"):
             continue
         model = onnx.load(path)
         there = {node.name: node for node in model.graph.node}
-        made = {name: there[name].output[0] for name in names if name in there}
         outputs = {name for node in model.graph.node for name in node.output}
+        made = {name: _made(graph, node, outputs) for name, node in weighted.items() if name in there}
         # what the rounding behind a layer clips, a ReLU clips in FP32
         rounded = {
             name: f"{name}_dq" if kind == "cpu" and f"{name}_dq" in outputs else name for name in made.values()
@@ -103,7 +104,7 @@ def layers_of(
         found[kind] = tuple(
             Layer(
                 node=name,
-                operation=there[name].op_type,
+                operation=weighted[name].op_type,
                 sqnr_db=decibels[output],
                 why_float=None
                 if there[name].input[1].endswith("_dq")
@@ -114,6 +115,12 @@ def layers_of(
             for name, output in made.items()
         )
     return found
+
+
+def _made(graph: Graph, node: NodeProto, outputs: Collection[str]) -> str:
+    """What a layer makes in a rendering, where its own tensor is missing if a rounding absorbed the clip behind it."""
+    name: str = node.output[0] if node.output[0] in outputs else graph.users(node.output[0])[0].output[0]
+    return name
 
 
 def _why_float(name: str, kind: str, ranges: RangeTable | None, asked: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from onnx import NodeProto
 
+from calibration.enlarging import enlarged_by_convolutions
 from calibration.graphs import Graph, attribute
 
 __all__ = ["Placement", "observed_tensors", "onnxruntime_placement", "tensorrt_placement"]
@@ -49,7 +50,7 @@ class Placement:
 def observed_tensors(graph: Graph) -> tuple[str, ...]:
     """The tensors whose ranges either layout may ask for, in the order in which the graph makes them."""
     wanted: set[str] = set()
-    for placement in (tensorrt_placement(graph), onnxruntime_placement(graph)):
+    for placement in (tensorrt_placement(graph), onnxruntime_placement(enlarged_by_convolutions(graph))):
         wanted.update(placement.range_of(tensor) for tensor in placement.tensors)
     return _in_order(graph, wanted)
 
@@ -118,6 +119,9 @@ def onnxruntime_placement(graph: Graph, *, keep_float: frozenset[str] = frozense
         if movable and node.input[0] in tensors and node.output[0] in graph.float_tensors:
             tensors.add(node.output[0])
             shares[node.output[0]] = node.input[0]
+    for name, source in graph.stand_ins.items():
+        shares.pop(source, None)
+        shares[name] = source
     readers = {
         (place, slot)
         for place, node in enumerate(graph.nodes)

@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from calibration.enlarging import enlarged_by_convolutions
 from calibration.graphs import Graph, channel_axis
 from calibration.placement import Placement, onnxruntime_placement, tensorrt_placement
 from calibration.ranges import RangeTable
@@ -69,6 +70,8 @@ def qdq_from_onnx(
         hint = f"did you mean {near[0]}?" if near else f"the first is {graph.nodes[0].name}"
         raise ConfigError(f"there is no node named {unknown[0]} to keep in float; {hint}")
     kept = frozenset(keep_float)
+    if layout == "onnxruntime":
+        graph = enlarged_by_convolutions(graph, keep_float=kept)
     place = tensorrt_placement if layout == "tensorrt" else onnxruntime_placement
     placement = place(graph, keep_float=kept)
     writer = _Writer(graph, ranges, placement, layout=layout, architecture=architecture, rule=rule)
