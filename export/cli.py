@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Any
@@ -67,19 +68,20 @@ def export_onnx(
     """Write model.onnx, preprocess.json and export.json, compared with torch at several batch sizes."""
     with refusals():
         from export.exporting import export_checkpoint
-        from export.recipe import checkpoint_from_recipe
+        from export.recipe import CHECKPOINT, checkpoint_from_recipe
 
-        if source.suffix.lower() in (".yaml", ".yml"):
-            made = checkpoint_from_recipe(source, out)
-            if line not in (None, made.line):
-                raise ConfigError(f"{source} is for the line {made.line}, not {line}; leave --line out")
-            source, line = made.root, made.line
-            say(f"{source}: the network's checkpoint, for `export pack --ckpt`")
-        if line is None:
-            raise ConfigError("--line is missing; name the line of the checkpoint that the model is for")
-        found = export_checkpoint(
-            source, line=line, out=out, opset=opset, batch=batch, fixed=fixed, fused=fused, threads=threads, say=say
-        )
+        with ExitStack() as held:
+            if source.suffix.lower() in (".yaml", ".yml"):
+                made = held.enter_context(checkpoint_from_recipe(source, out))
+                if line not in (None, made.line):
+                    raise ConfigError(f"{source} is for the line {made.line}, not {line}; leave --line out")
+                say(f"{out / CHECKPOINT} will be the network's checkpoint, for `export pack --ckpt`")
+                source, line = made.root, made.line
+            if line is None:
+                raise ConfigError("--line is missing; name the line of the checkpoint that the model is for")
+            found = export_checkpoint(
+                source, line=line, out=out, opset=opset, batch=batch, fixed=fixed, fused=fused, threads=threads, say=say
+            )
         worst = max(row.greatest_difference for row in found.parity)
         text = (
             f"{out / 'model.onnx'}: {found.nodes} nodes, opset {found.opset}, at most {worst:.2g} from torch "

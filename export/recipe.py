@@ -6,6 +6,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +25,7 @@ from edge_sdk.vision.preprocess import PreprocessSpec
 from export.checkpoint import WEIGHTS, Checkpoint, CheckpointFile, LineFile, read_checkpoint
 from export.graph import outputs_of
 
-__all__ = ["ModuleRecipe", "checkpoint_from_recipe"]
+__all__ = ["CHECKPOINT", "ModuleRecipe", "checkpoint_from_recipe"]
 
 CHECKPOINT = "checkpoint"
 """Folder that is written beside the graph."""
@@ -58,12 +61,17 @@ class ModuleRecipe(Document):
         return self
 
 
-def checkpoint_from_recipe(path: Path, out: Path) -> Checkpoint:
-    """Write the checkpoint of a recipe's network.
+@contextmanager
+def checkpoint_from_recipe(path: Path, out: Path) -> Iterator[Checkpoint]:
+    """The checkpoint of a recipe's network; it gets its place once all that is made of it is written.
 
     Args:
         path: The recipe.
-        out: Folder that gets ``checkpoint``; an older one is replaced once the new one is whole.
+        out: Folder that gets ``checkpoint``, in place of an older one, where the block ends without an error; else
+            everything is as it was.
+
+    Yields:
+        The checkpoint, where it is written for now.
 
     Raises:
         ConfigError: The recipe is wrong, or its module cannot be imported or called.
@@ -86,16 +94,23 @@ def checkpoint_from_recipe(path: Path, out: Path) -> Checkpoint:
     network = _filled(Checkpoint(path.parent, file, recipe.line, said, named=path), recipe, path)
     if recipe.cell_px is None:
         file = file.model_copy(update={"cell_px": _cell_of(network, recipe, path)})
-    folder = out / CHECKPOINT
+    folder, empty = out / CHECKPOINT, not out.exists()
     part = begun(folder)
-    (part / "lines").mkdir()
-    state = {name: tensor.detach().clone().contiguous() for name, tensor in network.state_dict().items()}
-    save_file(state, part / WEIGHTS)
-    document = {**json.loads(file.model_dump_json(by_alias=True)), "preprocess": recipe.preprocess.document()}
-    (part / "checkpoint.json").write_bytes(canonical_json(document) + b"\n")
-    (part / "lines" / f"{recipe.line}.json").write_bytes(canonical_json(said) + b"\n")
+    try:
+        (part / "lines").mkdir()
+        state = {name: tensor.detach().clone().contiguous() for name, tensor in network.state_dict().items()}
+        save_file(state, part / WEIGHTS)
+        document = {**json.loads(file.model_dump_json(by_alias=True)), "preprocess": recipe.preprocess.document()}
+        (part / "checkpoint.json").write_bytes(canonical_json(document) + b"\n")
+        (part / "lines" / f"{recipe.line}.json").write_bytes(canonical_json(said) + b"\n")
+        yield read_checkpoint(part, line=recipe.line)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        if empty:
+            with suppress(OSError):  # it was made for the checkpoint alone
+                out.rmdir()
+        raise
     put_in_place(folder)
-    return read_checkpoint(folder, line=recipe.line)
 
 
 def _line(recipe: ModuleRecipe) -> LineFile:

@@ -95,8 +95,8 @@ def test_a_recipes_weights_and_thresholds_are_those_it_names(recipe: Path, tmp_p
         RECIPE.replace("recurring", "residual").replace("48", "64").replace(LINE_OF_THRESHOLDS, "")
         + "weights: own.safetensors\nline: press-3\narguments: {width: 8}\n"
     )
-    made = checkpoint_from_recipe(recipe, tmp_path / "out")
-    assert made.line == "press-3" and made.file.cell_px == 8
+    with checkpoint_from_recipe(recipe, tmp_path / "out") as made:
+        assert made.line == "press-3" and made.file.cell_px == 8
     assert [band.defective_from for band in made.said.thresholds] == [0.8]
     assert made.said.guarantee == "none: the recipe says nothing of thresholds"
     module = read_checkpoint(tmp_path / "out" / "checkpoint", line="press-3").module()
@@ -134,7 +134,18 @@ def test_a_recipe_that_cannot_be_exported_is_one_sentence(
     code, stdout, talk = call(app, "onnx", recipe, "--out", tmp_path / "out")
     assert code in (1, 2) and not stdout and "Traceback" not in talk
     assert talk.rstrip().splitlines()[-1].startswith(sentence.format(recipe=recipe, folder=tmp_path)), talk
-    assert not (tmp_path / "out" / "model.onnx").exists() and not list(tmp_path.rglob("*.tmp"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_recipe_that_cannot_be_exported_leaves_the_older_checkpoint_and_graph(recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done("onnx", recipe, "--out", out)
+    before = {path: path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+    recipe.write_text(RECIPE.replace("recurring", "branching"))
+    code, _, talk = call(app, "onnx", recipe, "--out", out)
+    assert code == 1 and "Traceback" not in talk, talk
+    assert {path: path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()} == before
+    assert sorted(path.name for path in out.iterdir()) == ["checkpoint", "export.json", "model.onnx", "preprocess.json"]
 
 
 def test_a_recipe_for_another_line_and_a_checkpoint_without_one_are_asked_wrongly(
