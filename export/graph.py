@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -179,8 +180,17 @@ def kept_in_float(network: nn.Module, model: ModelProto) -> tuple[str, ...]:
         model: That it was exported to; its weights are still called as the network's.
 
     Raises:
-        ExportError: A submodule has no weight in the graph, as where tracing folds and renames it.
+        ExportError: The network has no such submodule, or one has no weight in the graph, as where tracing folds and
+            renames it.
     """
+    there = [name for name, _ in network.named_modules() if name]
+    for said in ("keep_float", "keep_float_first"):
+        for unknown in (name for name in getattr(network, said, ()) if name not in there):
+            near = difflib.get_close_matches(unknown, there, 3, 0.4) or there[:3]
+            raise ExportError(
+                f"the network's {said} names {unknown}, which it does not have; give names of its submodules, "
+                f"e.g. {', '.join(near) or 'none, as it has no submodule'}"
+            )
     last, first = (
         tuple(f"network.{name}." for name in getattr(network, said, ())) for said in ("keep_float", "keep_float_first")
     )

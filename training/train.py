@@ -15,6 +15,7 @@ from edge_sdk.quality.datasets import Dataset, Line, Lines, read_image, require_
 from edge_sdk.vision.preprocess import PreprocessSpec
 from training.checkpoint import Checkpoint, LineState
 from training.data.frozen import Feed
+from training.data.sides import check_sides
 from training.data.views import Views, batches_of, views_of
 from training.fitting import Terms, fit, loss_of
 from training.lines import calibrated, line_state
@@ -174,7 +175,12 @@ def is_classifier(line: Line, recipe: Recipe) -> bool:
 
 
 def preprocess_of(line: Line, recipe: Recipe, *, pretrained: bool, square: bool = False) -> PreprocessSpec:
-    """A network input of about ``side_px`` squared pixels in the usual ratio of the line's pictures, or square."""
+    """A network input of about ``side_px`` squared pixels in the usual ratio of the line's pictures, or square.
+
+    Raises:
+        DatasetError: There is no picture, or one is smaller than a cell.
+    """
+    check_sides(line.train)
     shapes = [read_image(sample).shape[:2] for sample in line.train[:16]]
     if not shapes:
         raise DatasetError("part train of the original line is empty; add pictures, or choose other domains")

@@ -14,10 +14,13 @@ import cv2
 import numpy as np
 
 from edge_sdk.arrays import Array, Image
+from edge_sdk.errors import DatasetError
 from edge_sdk.quality.datasets import Sample, picture_size, read_image, read_mask
 
 __all__ = ["write_crops"]
 
+LEAST_SIDE = 16
+"""Of a crop, pixels of the picture."""
 SHARE = 0.5
 """Side of a crop over the picture's short side."""
 TRIES = 30
@@ -35,7 +38,16 @@ def write_crops(samples: Sequence[Sample], folder: Path, *, count: int, side_px:
         count: Of pictures that are cropped, at most.
         side_px: Of a crop, pixels.
         seed: Of pictures and places.
+
+    Raises:
+        DatasetError: A picture is smaller than the least crop; nothing was written.
     """
+    for sample in samples:
+        height, width = picture_size(sample.path)
+        if min(height, width) < LEAST_SIDE:
+            raise DatasetError(
+                f"{sample.path} is {width} x {height} px, and a crop has {LEAST_SIDE} px a side or more; leave it out"
+            )
     chance = np.random.default_rng([seed, 51])
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "images").mkdir(parents=True)
@@ -69,7 +81,7 @@ def write_crops(samples: Sequence[Sample], folder: Path, *, count: int, side_px:
 def _place(truth: Array, kind: str, chance: np.random.Generator) -> tuple[int, int, int] | None:
     """Top, left and side of a square, or nothing where no such place was found."""
     height, width = truth.shape
-    side = max(16, round(min(height, width) * SHARE))
+    side = max(LEAST_SIDE, round(min(height, width) * SHARE))
     bad = np.argwhere(truth)
     for _ in range(TRIES):
         if kind == "defect":

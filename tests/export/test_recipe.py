@@ -321,11 +321,25 @@ def full_after(files: int) -> Callable[[int], None]:
 def test_what_is_to_stay_in_float_is_not_lost_by_tracing() -> None:
     network = recurring()
     model = graph_of(network, SPEC).model
-    network.keep_float = ("head", "a part that this one does not have")  # type: ignore[assignment]
+    network.keep_float = ("head", "leaky")  # type: ignore[assignment]  # which has no weights to keep
     assert [model.graph.node[2].name] == list(kept_in_float(network, model))
     network.keep_float = ("stem",)  # type: ignore[assignment]
     with pytest.raises(ExportError, match="^the network keeps stem in float, but no weight of the graph is called so;"):
         kept_in_float(network, model)
+
+
+@pytest.mark.parametrize(
+    ("said", "name", "near"),
+    [("keep_float", "haed", "head"), ("keep_float_first", "stem.a", "stem"), ("keep_float", "z", "stem, bn, leaky")],
+)
+def test_a_part_that_the_network_does_not_have_is_named_with_the_nearest(said: str, name: str, near: str) -> None:
+    network = recurring()
+    setattr(network, said, ("head", name))
+    with pytest.raises(ExportError) as caught:
+        kept_in_float(network, onnx.ModelProto())
+    assert str(caught.value) == (
+        f"the network's {said} names {name}, which it does not have; give names of its submodules, e.g. {near}"
+    )
 
 
 def test_a_network_that_names_all_of_itself_is_told_that_nothing_is_rounded() -> None:

@@ -50,6 +50,17 @@ def test_a_picture_that_cannot_be_read_is_named(plates: Path, tmp_path: Path) ->
     assert f"{picture.name} does not exist; correct the path, or take the line out" in refused(*words)
 
 
+@pytest.mark.parametrize("head", ["cells", "classifier", "anchors"])
+def test_a_picture_smaller_than_a_cell_is_refused_with_the_smallest_side(
+    plates: Path, tmp_path: Path, head: str
+) -> None:
+    small = lines_of(load_dataset(plates), seed=1).original.train[-1].path
+    cv2.imwrite(str(small), np.full((4, 15, 3), 128, np.uint8))
+    said = refused("train", "--data", plates, "--out", tmp_path / "out", *SMALL, "--head", head)
+    advice = "a network takes pictures from 16 px a side, so give larger ones, or leave it out"
+    assert said == f"{small} is 15 x 4 px; {advice}"
+
+
 def test_a_resize_that_would_erase_the_smallest_defect_is_refused_before_training(
     plates: Path, tmp_path: Path
 ) -> None:

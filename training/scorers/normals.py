@@ -21,6 +21,7 @@ from edge_sdk.quality.datasets import (
     picture_size,
     read_image,
 )
+from training.data.sides import check_sides
 
 __all__ = [
     "FEWEST",
@@ -134,8 +135,10 @@ def usual_size(samples: Sequence[Sample], *, strict: bool) -> tuple[tuple[int, i
         strict: Other sizes are an error.
 
     Raises:
-        DatasetError: ``strict``, and a side of some picture is off by more than ``NEARLY``; names both sizes.
+        DatasetError: ``strict``, and a side of some picture is off by more than ``NEARLY``; names both sizes.  Or one
+            is smaller than a cell.
     """
+    check_sides(samples)
     sizes = {one.image: picture_size(one.path) for one in samples}
     (height, width), count = Counter(sizes.values()).most_common(1)[0]
     other = [

@@ -19,6 +19,7 @@ from benchmarks.adaptation.encoders import (
     found_by_size,
     size_classes,
 )
+from edge_sdk.errors import DatasetError
 from edge_sdk.quality.datasets import Dataset, lines_of, load_dataset, picture_size, read_mask
 from tests.requirements import need
 
@@ -64,6 +65,17 @@ def test_crops_carry_a_mask_boxes_and_a_label_of_the_same_defect(tmp_path: Path)
     for one in sorted(folder.glob("*/*.png")):
         assert one.read_bytes() == (again / one.relative_to(folder)).read_bytes()
     assert lines_of(crops, seed=0).original.train
+
+
+def test_a_picture_smaller_than_a_crop_is_named_and_nothing_is_replaced(tmp_path: Path) -> None:
+    samples = drawn(tmp_path / "sheets").samples
+    folder = write_crops(samples, tmp_path / "crops", count=2, side_px=64, seed=150)
+    before = sorted(folder.rglob("*"))
+    cv2.imwrite(str(samples[3].path), np.full((40, 15, 3), 128, np.uint8))
+    with pytest.raises(DatasetError) as caught:
+        write_crops(samples, folder, count=2, side_px=64, seed=151)
+    assert str(caught.value) == f"{samples[3].path} is 15 x 40 px, and a crop has 16 px a side or more; leave it out"
+    assert sorted(folder.rglob("*")) == before
 
 
 def test_a_defect_counts_as_found_above_what_one_good_picture_in_twenty_shows() -> None:

@@ -166,6 +166,13 @@ def test_where_sizes_differ_the_input_is_of_the_middle_ratio_and_not_of_the_size
     assert size == (120, 188) and not alike
 
 
+def test_a_picture_smaller_than_a_cell_is_refused(trunk: Path, tmp_path: Path) -> None:
+    folder = write_normals(tmp_path / "good", pictures=12)
+    cv2.imwrite(str(folder / "zzz.png"), np.full((4, 4, 3), 128, np.uint8))
+    with pytest.raises(DatasetError, match=r"zzz.png is 4 x 4 px; a network takes pictures from 16 px a side"):
+        fit_scorer(normals_in(folder), RECIPE, lent=trunk)
+
+
 def test_too_few_parts_for_the_rate_are_refused_where_a_station_is_made(trunk: Path, tmp_path: Path) -> None:
     folder = write_normals(tmp_path / "good", pictures=12)
     with pytest.raises(DatasetError, match=r"6 normals are held out .* rate of 0.1 needs 9; give more good parts"):
