@@ -27,8 +27,8 @@ export MPLCONFIGDIR ?= $(CURDIR)/build/matplotlib
 
 help:
 	@cat <<'TEXT'
-	make demo              the whole loop on real pictures, 8 minutes; see build/demo/report.html
-	make demo QUICK=1      the same stages, smaller, at most 3 minutes; into build/demo-quick
+	make demo              the whole loop on real pictures; see build/demo/report.html
+	make demo QUICK=1      the same stages, smaller; into build/demo-quick
 	make demo DATA=DIR     the same on your own pictures: labels.csv or MVTec layout
 	make test              the tests; says what it skipped and the apt line that would end it
 	make test-pythons      the device's tests on each of Python 3.10 to 3.13 that is found

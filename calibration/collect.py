@@ -22,8 +22,8 @@ from edge_sdk.quality.datasets import Sample, read_image
 from edge_sdk.vision.preprocess import PreprocessSpec, normalised
 from edge_sdk.vision.tiles import pictures_of_frame
 
-__all__ = ["check_size", "constant_tensors", "entries_of", "frames_of", "histograms_of", "inputs_of",
-           "ranges_from_pictures", "stacked"]  # fmt: skip
+__all__ = ["check_size", "constant_tensors", "entries_of", "frames_of", "inputs_of", "ranges_from_pictures",
+           "stacked"]  # fmt: skip
 
 
 def ranges_from_pictures(
@@ -84,28 +84,6 @@ def entries_of(samples: Iterable[Sample]) -> tuple[PictureEntry, ...]:
     return tuple(PictureEntry(name=sample.image, sha256=sha256_file(sample.path)) for sample in samples)
 
 
-def histograms_of(
-    graph: Graph,
-    frames: Iterable[tuple[str, Floats]],
-    *,
-    threads: int = 1,
-    progress: Callable[[], None] = lambda: None,
-) -> dict[str, Histogram]:
-    """Watch the tensors that either INT8 layout may round.
-
-    Args:
-        graph: FP32.
-        frames: Name and ``(N, 3, H, W)`` network input; the batches change nothing.
-        threads: Of the runtime.
-        progress: Called after each batch.
-    """
-    session, observers = _watching(graph, threads)
-    for name, frame in frames:
-        _see(graph, session, observers, name, frame)
-        progress()
-    return {name: observer.histogram() for name, observer in observers.items()}
-
-
 def _continued(
     graph: Graph,
     samples: Sequence[Sample],
@@ -114,7 +92,7 @@ def _continued(
     threads: int,
     progress: Callable[[], None],
 ) -> dict[str, Histogram]:
-    """As ``histograms_of``, from where an earlier run was ended."""
+    """What the tensors that either INT8 layout may round were seen to be, from where an earlier run was ended."""
     session, empty = _watching(graph, threads)
     done, observers = (0, empty) if held is None else held.read(list(empty))
     for _ in range(done):
@@ -140,20 +118,15 @@ def _watching(graph: Graph, threads: int) -> tuple[Session, dict[str, Observer]]
 
 
 def _see(
-    graph: Graph, session: Session, observers: Mapping[str, Observer], name: str, frames: Floats
+    graph: Graph, session: Session, observers: Mapping[str, Observer], name: str, frame: Floats
 ) -> None:
-    """Count what each frame makes; one at a time, since the runtime may sum a batch in another order."""
-    inputs = set(graph.inputs)
-    for number in range(len(frames)):
-        frame = frames[number : number + 1]
-        # the tensors of a frame are gone before the next one is run: they are most of the memory
-        made = session.run(frame)
-        for tensor, observer in observers.items():
-            try:
-                observer.see(frame if tensor in inputs else made[tensor])
-            except RangeError as error:
-                raise RangeError(f"picture {name}: {error}; is the checkpoint sound?") from error
-        del made
+    """Count what one frame makes; never a batch, which the runtime may sum in another order."""
+    inputs, made = set(graph.inputs), session.run(frame)
+    for tensor, observer in observers.items():
+        try:
+            observer.see(frame if tensor in inputs else made[tensor])
+        except RangeError as error:
+            raise RangeError(f"picture {name}: {error}; is the checkpoint sound?") from error
 
 
 def frames_of(samples: Iterable[Sample], spec: PreprocessSpec) -> Iterator[tuple[Sample, Floats]]:

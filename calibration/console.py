@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from edge_sdk.errors import EdgeError
+from edge_sdk.errors import DefectErased, EdgeError
 
 __all__ = ["bar", "bars", "hand_out", "refusals", "say"]
 
@@ -32,7 +32,7 @@ def refusals() -> Iterator[None]:
     try:
         yield
     except EdgeError as error:
-        say(str(error))
+        say(error.priced() if isinstance(error, DefectErased) else str(error))
         raise typer.Exit(error.exit_code) from error
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""

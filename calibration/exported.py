@@ -9,13 +9,13 @@ import numpy as np
 from pydantic import ConfigDict, Field
 
 from edge_sdk.arrays import Floats
-from edge_sdk.documents import Tolerant, canonical_json, read_json, write_atomic
+from edge_sdk.documents import Tolerant, canonical_json, read_json
 from edge_sdk.labels import Thresholds
 from edge_sdk.manifest import ClassThresholds
 from edge_sdk.vision.preprocess import PreprocessSpec
 
 __all__ = ["Exported", "ParityRow", "exported_bytes", "preprocess_bytes", "read_exported", "read_preprocess",
-           "write_exported", "write_preprocess"]  # fmt: skip
+           "shapes_of"]  # fmt: skip
 
 
 class _PreprocessFile(Tolerant):
@@ -98,11 +98,6 @@ def read_preprocess(path: Path) -> PreprocessSpec:
     return read_json(path, _PreprocessFile).preprocess
 
 
-def write_preprocess(path: Path, spec: PreprocessSpec) -> None:
-    """Write ``preprocess.json``."""
-    write_atomic(path, preprocess_bytes(spec))
-
-
 def preprocess_bytes(spec: PreprocessSpec) -> bytes:
     """Of ``preprocess.json``."""
     return canonical_json({"schema": "preprocess/1", "preprocess": spec.document()}) + b"\n"
@@ -115,11 +110,6 @@ def read_exported(path: Path) -> Exported:
         FormatError: The file is missing or damaged.
     """
     return read_json(path, Exported)
-
-
-def write_exported(path: Path, exported: Exported) -> None:
-    """Write ``export.json``."""
-    write_atomic(path, exported_bytes(exported))
 
 
 def exported_bytes(exported: Exported) -> bytes:

@@ -31,7 +31,7 @@ one sentence: what is wrong with which value, then what to do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 __all__ = [
@@ -89,11 +89,19 @@ class RangeError(EdgeError, ValueError):
 
 
 class DefectErased(EdgeError, ValueError):
-    """A resize would hide the smallest defect that must be seen; ``kept`` is what it leaves of its contrast."""
+    """A resize would hide the smallest defect that must be seen.
 
-    def __init__(self, message: str, *, kept: float) -> None:
+    Args:
+        message: The sentence.
+        kept: What the resize leaves of its contrast, in [0, 1].
+        priced: Gives the sentence with what would keep the defect and its price, which is measured there and then: for
+            a workstation, not for a line that waits.
+    """
+
+    def __init__(self, message: str, *, kept: float, priced: Callable[[], str] | None = None) -> None:
         super().__init__(message)
         self.kept = kept
+        self.priced = priced or (lambda: message)
 
 
 class FormatError(EdgeError, ValueError):

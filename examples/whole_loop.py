@@ -4,8 +4,8 @@ Trains a model on one line, shows what a new line costs it, adapts it without a 
 it, signs a bundle, runs it in a station on a video of the new line, uploads what it was unsure of, answers as
 an operator would, retrains, and brings the better model into the running station.
 
-    python examples/whole_loop.py                           on the hazelnuts beside this file; about 6 minutes
-    python examples/whole_loop.py --quick                   the same stages, smaller; at most 3 minutes
+    python examples/whole_loop.py                           on the hazelnuts beside this file
+    python examples/whole_loop.py --quick                   the same stages, smaller
     python examples/whole_loop.py --data DIR                on your own pictures: labels.csv, or MVTec's folders
     python examples/whole_loop.py --data OLD NEW            on two folders, the second being the new line
     python examples/whole_loop.py --interactive             you are the operator
@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     found.add_argument("--out", type=Path, metavar="DIR", help="default: build/demo, quick: build/demo-quick")
     found.add_argument("--seed", type=int, default=SEED, metavar="N", help=f"default: {SEED}")
-    found.add_argument("--quick", action="store_true", help="shorter trainings, at most 3 minutes")
+    found.add_argument("--quick", action="store_true", help="shorter trainings")
     found.add_argument("--interactive", action="store_true", help="open the page and wait for your answers")
     found.add_argument("--resume", action="store_true", help="keep the stages that an earlier run finished")
     found.add_argument("--json", action="store_true", help="print report.json on stdout")

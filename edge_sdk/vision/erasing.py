@@ -1,11 +1,13 @@
-"""What to do where a resize would erase the smallest defect: what would keep it, and what that costs here."""
+"""What to do where a resize would erase the smallest defect: what would keep it, and what that costs here.
+
+The workstation's commands ask for the price; a station does not, whose frames may have a new length each.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 
@@ -15,12 +17,12 @@ from edge_sdk.vision.preprocess import LEAST_KEPT, PreprocessSpec, geometry, kep
 from edge_sdk.vision.resampling import Sampling
 from edge_sdk.vision.tiles import pictures_of_frame, tiles_of
 
-__all__ = ["Alternative", "alternatives", "refusal"]
+__all__ = ["Alternative", "alternatives", "loss", "refusal"]
 
 ROUNDS = 4
 """Timed at most: the first one pays for fresh memory."""
 BUDGET_S = 0.05
-"""No further round once one alternative has taken so long: on a station it is a line that waits."""
+"""No further round once one alternative has taken so long."""
 OVERLAP = 64
 """Pixels that proposed tiles share: room for a defect and for what a small network looks at around it."""
 WORDS: dict[Sampling, str] = {
@@ -72,18 +74,21 @@ def alternatives(spec: PreprocessSpec, height: int, width: int) -> tuple[Alterna
     return tuple(sorted(found, key=lambda one: (one.work, one.ms)))
 
 
-@lru_cache(maxsize=16)
-def refusal(spec: PreprocessSpec, height: int, width: int) -> str:
-    """The sentence that refuses a resize, with what would keep the defect; worked out once for each size."""
+def loss(spec: PreprocessSpec, height: int, width: int) -> str:
+    """What is refused and why, without what would be better; nothing is measured."""
     place = geometry(spec, height, width)
     kept = kept_of_defect(spec, height, width)
-    ways = [one.sentence for one in alternatives(spec, height, width)]
-    advice = "; ".join(ways) if ways else "give a larger input, or a larger defect_px if so small a one may be missed"
     return (
         f"a defect of {spec.defect_px} px on a frame of {width} x {height} would keep {100 * kept:.0f} % of its "
-        f"contrast at {place.inner_width} x {place.inner_height} ({spec.sampling or 'area'}), so it could be missed; "
-        f"{advice}"
+        f"contrast at {place.inner_width} x {place.inner_height} ({spec.sampling or 'area'}), so it could be missed"
     )
+
+
+def refusal(spec: PreprocessSpec, height: int, width: int) -> str:
+    """The sentence that refuses a resize, with what would keep the defect and what that costs here and now."""
+    ways = [one.sentence for one in alternatives(spec, height, width)]
+    advice = "; ".join(ways) if ways else "give a larger input, or a larger defect_px if so small a one may be missed"
+    return f"{loss(spec, height, width)}; {advice}"
 
 
 def _others(spec: PreprocessSpec, height: int, width: int) -> Iterator[tuple[PreprocessSpec, str]]:

@@ -197,14 +197,16 @@ def check_defect(spec: PreprocessSpec, height: int, width: int) -> None:
         width: Of the frame.
 
     Raises:
-        DefectErased: Less than ``LEAST_KEPT`` of its contrast is left somewhere; what would keep it, with its price
-            on this machine, stands in the sentence.
+        DefectErased: Less than ``LEAST_KEPT`` of its contrast is left somewhere.  Nothing is measured for the sentence,
+            since a line may wait; its ``priced`` does.
     """
     kept = kept_of_defect(spec, height, width)
     if kept < LEAST_KEPT:
-        from edge_sdk.vision.erasing import refusal  # it measures with what stands here
+        from edge_sdk.vision.erasing import loss, refusal  # it measures with what stands here
 
-        raise DefectErased(refusal(spec, height, width), kept=kept)
+        advice = "give frames of the size that the model was made for, or a model that is made for these"
+        said = f"{loss(spec, height, width)}; {advice}"
+        raise DefectErased(said, kept=kept, priced=lambda: refusal(spec, height, width))
 
 
 def shown(image: Image, spec: PreprocessSpec, *, adjust: Adjustment | None = None) -> Image:

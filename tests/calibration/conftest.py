@@ -2,17 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from calibration.collect import histograms_of
 from calibration.graphs import Graph
 from calibration.ranges import PictureEntry, RangeTable, table_of
 from edge_sdk.vision.preprocess import PreprocessSpec
-from tests.calibration.networks import SIDE, concat_graph, frames, graph_of, residual_model
+from tests.calibration.networks import SIDE, concat_graph, frames, graph_of, residual_model, watched
 
 SPEC = PreprocessSpec(width=SIDE, height=SIDE)
 
 
 def table(graph: Graph, *, count: int = 16) -> RangeTable:
-    seen = histograms_of(graph, ((str(n), frame) for n, frame in enumerate(frames(count))))
+    seen = watched(graph, frames(count))
     return table_of(seen, graph=graph, spec=SPEC, pictures=[PictureEntry(name="a.png", sha256="0" * 64)])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from calibration.graphs import Graph
+from calibration.observers import Histogram, Observer
+from calibration.placement import observed_tensors
+from calibration.sessions import open_session
 from edge_sdk.arrays import Array, Floats
 from edge_sdk.documents import sha256_hex
 
-__all__ = ["SIDE", "Builder", "concat_graph", "frames", "graph_of", "hswish_model", "residual_model", "save"]
+__all__ = ["SIDE", "Builder", "concat_graph", "frames", "graph_of", "hswish_model", "residual_model", "save", "watched"]
 
 SIDE = 32
 
@@ -127,3 +131,14 @@ def frames(count: int, *, seed: int = 0, side: int = SIDE) -> list[Floats]:
         base = random.normal(size=(1, 3, side, side)).cumsum(-1).cumsum(-2) * 0.05
         found.append((base + random.normal(size=base.shape) * 0.2).astype(np.float32))
     return found
+
+
+def watched(graph: Graph, frames: Iterable[Floats]) -> dict[str, Histogram]:
+    """What the tensors that may be rounded are on network inputs ``(1, 3, H, W)`` that come from no picture."""
+    observers = {name: Observer(name) for name in observed_tensors(graph)}
+    session = open_session(graph.model, watched=tuple(observers), reference=True)
+    for frame in frames:
+        made = {**session.run(frame), graph.inputs[0]: frame}
+        for name, observer in observers.items():
+            observer.see(made[name])
+    return {name: observer.histogram() for name, observer in observers.items()}

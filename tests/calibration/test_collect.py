@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import ModelProto, TensorProto, helper
 
-from calibration.collect import histograms_of, ranges_from_pictures
+from calibration.collect import ranges_from_pictures
 from calibration.graphs import Graph, load_graph
 from calibration.observers import Observer
 from calibration.pictures import balanced, pictures_in
@@ -25,11 +24,11 @@ from calibration.scales import RULES, Rule
 from edge_sdk.arrays import Array
 from edge_sdk.documents import canonical_json, parse_json, sha256_hex
 from edge_sdk.errors import DatasetError, FormatError, RangeError
-from edge_sdk.quality.datasets import Sample
+from edge_sdk.quality.datasets import Sample, read_image
 from edge_sdk.testing import drawn_picture
-from edge_sdk.vision.preprocess import PreprocessSpec
+from edge_sdk.vision.preprocess import PreprocessSpec, preprocess
 from tests.calibration.conftest import SPEC
-from tests.calibration.networks import SIDE, Builder, frames, graph_of, save
+from tests.calibration.networks import SIDE, Builder, graph_of, save
 
 
 def folder_of(path: Path, count: int) -> Path:
@@ -39,24 +38,16 @@ def folder_of(path: Path, count: int) -> Path:
     return path
 
 
-@given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.integers(0, 50))
-@settings(max_examples=15, deadline=None)
-def test_batches_change_nothing(residual: Graph, sizes: list[int], seed: int) -> None:
-    given = frames(sum(sizes), seed=seed)
-    single = histograms_of(residual, ((str(n), frame) for n, frame in enumerate(given)))
-    at = np.cumsum([0, *sizes])
-    batches = [np.concatenate(given[start:end]) for start, end in pairwise(at)]
-    batched = histograms_of(residual, [(str(n), batch) for n, batch in enumerate(batches)])
-    for name, row in single.items():
-        other = batched[name]
-        assert (row.lo, row.hi, row.width, row.first) == (other.lo, other.hi, other.width, other.first)
-        assert np.array_equal(row.counts, other.counts)
+def test_the_order_of_the_pictures_changes_nothing(residual: Graph, tmp_path: Path) -> None:
+    samples = pictures_in(folder_of(tmp_path / "pictures", 6))
+    one, other = (ranges_from_pictures(residual, given, SPEC) for given in (samples, samples[::-1]))
+    assert one.tensors == other.tensors
 
 
-def test_what_was_seen_is_what_the_graph_computes(residual: Graph) -> None:
-    frame = frames(1)[0]
-    found = histograms_of(residual, [("a", frame)])
-    assert tuple(found) == observed_tensors(residual)
+def test_what_was_seen_is_what_the_graph_computes(residual: Graph, tmp_path: Path) -> None:
+    (sample,) = pictures_in(folder_of(tmp_path / "pictures", 1))
+    found, frame = ranges_from_pictures(residual, [sample], SPEC).tensors, preprocess(read_image(sample), SPEC)
+    assert tuple(sorted(found)) == tuple(sorted(observed_tensors(residual)))
     assert (found["frame"].lo, found["frame"].hi) == (float(frame.min()), float(frame.max()))
     assert found["stem.on"].lo == 0
 
@@ -155,7 +146,7 @@ def test_a_preprocessing_of_another_size_is_refused(residual: Graph) -> None:
         ranges_from_pictures(residual, [sample], PreprocessSpec(width=64, height=48))
 
 
-def test_a_graph_without_weights_has_nothing_to_quantise() -> None:
+def test_a_graph_without_weights_has_nothing_to_quantise(tmp_path: Path) -> None:
     given = helper.make_tensor_value_info("frame", TensorProto.FLOAT, ["N", 3, SIDE, SIDE])
     made = helper.make_tensor_value_info("cells", TensorProto.FLOAT, ["N", 3, SIDE, SIDE])
     node = helper.make_node("Relu", ["frame"], ["cells"])
@@ -163,7 +154,7 @@ def test_a_graph_without_weights_has_nothing_to_quantise() -> None:
     with pytest.raises(
         FormatError, match="^the graph has no Conv, Gemm or MatMul with fixed weights; there is"
     ):
-        histograms_of(graph_of(model), [])
+        ranges_from_pictures(graph_of(model), pictures_in(folder_of(tmp_path / "pictures", 1)), SPEC)
 
 
 def test_a_graph_that_is_already_quantised_is_refused(

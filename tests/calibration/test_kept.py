@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from calibration.collect import ranges_from_pictures
-from calibration.exported import write_preprocess
+from calibration.exported import preprocess_bytes
 from calibration.graphs import Graph
 from calibration.kept import Kept
 from calibration.observers import Observer
@@ -104,7 +104,7 @@ def test_a_command_that_was_killed_goes_on(tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()
     save(residual_model(), work / "model.onnx")
-    write_preprocess(work / "preprocess.json", SPEC)
+    (work / "preprocess.json").write_bytes(preprocess_bytes(SPEC))
     drawn(tmp_path / "pictures", 60)
     # every picture is kept at once, and each takes its time, so that the kill finds it in the midst
     slow = (

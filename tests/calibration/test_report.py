@@ -17,7 +17,7 @@ from onnx import ModelProto, numpy_helper
 from typer.testing import CliRunner
 
 from calibration.cli import app
-from calibration.exported import Exported, read_exported, read_preprocess, write_exported, write_preprocess
+from calibration.exported import Exported, exported_bytes, preprocess_bytes, read_exported, read_preprocess
 from calibration.graphs import load_graph
 from calibration.ranges import FloatLayer, read_ranges, write_ranges
 from calibration.report import compare_on_pictures, held_out
@@ -62,7 +62,8 @@ def bands(low: float, high: float) -> tuple[ClassThresholds, ...]:
 
 def with_bands(work: Path, low: float, high: float) -> None:
     exported = read_exported(work / "export.json")
-    write_exported(work / "export.json", exported.model_copy(update={"thresholds": bands(low, high)}))
+    changed = exported.model_copy(update={"thresholds": bands(low, high)})
+    (work / "export.json").write_bytes(exported_bytes(changed))
 
 
 def largest(work: Path, pictures: Path) -> list[float]:
@@ -83,26 +84,24 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     work.mkdir()
     model = save(residual_model(), work / "model.onnx")
     graph = load_graph(model)
-    write_preprocess(work / "preprocess.json", SPEC)
-    write_exported(
-        work / "export.json",
-        Exported(
-            graph_sha256=graph.digest,
-            factory="tests:none",
-            line="new",
-            weights_sha256="0" * 64,
-            line_sha256="",
-            opset=19,
-            ir=10,
-            nodes=len(graph.nodes),
-            inputs={},
-            outputs={},
-            classes=("crack", "dent"),
-            thresholds=bands(0.3, 0.7),
-            cell_px=8,
-            parity=(),
-        ),
+    (work / "preprocess.json").write_bytes(preprocess_bytes(SPEC))
+    exported = Exported(
+        graph_sha256=graph.digest,
+        factory="tests:none",
+        line="new",
+        weights_sha256="0" * 64,
+        line_sha256="",
+        opset=19,
+        ir=10,
+        nodes=len(graph.nodes),
+        inputs={},
+        outputs={},
+        classes=("crack", "dent"),
+        thresholds=bands(0.3, 0.7),
+        cell_px=8,
+        parity=(),
     )
+    (work / "export.json").write_bytes(exported_bytes(exported))
     data_set(root / "typical", 12)
     data_set(root / "others", 16, seed=50)
     code, out, talk = run("ranges", model, "--pictures", root / "typical", "--out", work)
@@ -469,7 +468,7 @@ def test_a_disk_that_is_full_leaves_everything_as_it_was(root: Path, command: st
 
 
 def test_preprocessing_survives_the_disk(tmp_path: Path) -> None:
-    write_preprocess(tmp_path / "preprocess.json", SPEC)
+    (tmp_path / "preprocess.json").write_bytes(preprocess_bytes(SPEC))
     assert read_preprocess(tmp_path / "preprocess.json") == SPEC
 
 

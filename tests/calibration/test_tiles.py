@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from calibration.collect import frames_of, histograms_of, ranges_from_pictures
+from calibration.collect import frames_of, ranges_from_pictures
 from calibration.exported import Exported
 from calibration.graphs import Graph
 from calibration.qdq import qdq_from_onnx
@@ -19,7 +19,7 @@ from edge_sdk.quality.datasets import Sample
 from edge_sdk.testing import drawn_picture
 from edge_sdk.vision.tiles import tiles_of
 from tests.calibration.conftest import SPEC
-from tests.calibration.networks import SIDE
+from tests.calibration.networks import SIDE, watched
 
 TILED = replace(SPEC, width=SIDE, height=SIDE, tile_overlap_px=0)
 HIGH, WIDE = 2 * SIDE + 10, 3 * SIDE
@@ -38,9 +38,9 @@ def large_pictures(folder: Path, count: int, *, height: int = HIGH) -> list[Samp
 def test_every_tile_is_watched_and_a_picture_is_one_step(residual: Graph, tmp_path: Path) -> None:
     samples, steps = large_pictures(tmp_path, 3), []
     found = ranges_from_pictures(residual, samples, TILED, progress=lambda: steps.append(1))
-    tiles = [(sample.image, frame) for sample, frame in frames_of(samples, TILED)]
+    tiles = [frame for _, frame in frames_of(samples, TILED)]
     assert len(tiles) == 3 * len(tiles_of(TILED, HIGH, WIDE)) == 3 * 9 and len(steps) == 3 == found.n
-    seen = histograms_of(residual, tiles)
+    seen = watched(residual, tiles)
     assert {name: (one.lo, one.hi) for name, one in found.tensors.items()} == {
         name: (one.lo, one.hi) for name, one in seen.items()
     }

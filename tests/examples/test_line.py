@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from calibration.exported import write_preprocess
+from calibration.exported import preprocess_bytes
 from edge_sdk.errors import EdgeError
 from edge_sdk.quality.datasets import lines_of, load_dataset
 from edge_sdk.testing import drawn_picture
@@ -53,7 +53,7 @@ def out(tmp_path: Path) -> Path:
     """What the demo has made by the time the line starts."""
     spotted(tmp_path / "set")
     (tmp_path / "model" / "adapted").mkdir(parents=True)
-    write_preprocess(tmp_path / "model" / "adapted" / "preprocess.json", stations.SPEC)
+    (tmp_path / "model" / "adapted" / "preprocess.json").write_bytes(preprocess_bytes(stations.SPEC))
     stations.spot_bundle(tmp_path / "first")
     stations.spot_bundle(tmp_path / "second", version="2", dark_below=0.36)
     return tmp_path

@@ -7,7 +7,6 @@ import pytest
 from onnx import ModelProto
 
 from benchmarks.export_nodes import network_of
-from calibration.collect import histograms_of
 from calibration.graphs import Graph
 from calibration.placement import tensorrt_placement
 from calibration.qdq import Layout, qdq_from_onnx
@@ -18,6 +17,7 @@ from edge_sdk.quality.measures import sqnr_db
 from edge_sdk.vision.preprocess import PreprocessSpec
 from export.exporting import graph_bytes
 from export.graph import onnx_from_torch
+from tests.calibration.networks import watched
 
 SPEC = PreprocessSpec(width=64, height=64)
 
@@ -39,7 +39,7 @@ def test_a_u_net_survives_both_layouts(unet: ModelProto) -> None:
     graph = Graph(unet, sha256_hex(graph_bytes(unet)))
     random = np.random.default_rng(0)
     frames = [random.normal(size=(1, 3, 64, 64)).astype(np.float32) for _ in range(12)]
-    seen = histograms_of(graph, ((str(n), frame) for n, frame in enumerate(frames[:8])))
+    seen = watched(graph, frames[:8])
     table = table_of(seen, graph=graph, spec=SPEC, pictures=[PictureEntry(name="a", sha256="0" * 64)])
     kinds = {graph.nodes[place].op_type for place in tensorrt_placement(graph).weighted}
     assert kinds == {"Conv", "ConvTranspose"}

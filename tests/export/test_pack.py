@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from onnx import numpy_helper
 
-from calibration.exported import read_exported, write_exported
+from calibration.exported import exported_bytes, read_exported
 from calibration.report_file import ReportFile
 from calibration.sessions import open_session
 from edge_sdk.bundles.archive import Bundle, open_bundle
@@ -383,7 +383,7 @@ def test_diff_shows_what_changed(packing: Packing) -> None:
 
 def retold(work: Path, **changes: object) -> None:
     said = read_exported(work / "export.json")
-    write_exported(work / "export.json", said.model_copy(update=changes))
+    (work / "export.json").write_bytes(exported_bytes(said.model_copy(update=changes)))
 
 
 @pytest.mark.parametrize(

@@ -90,11 +90,15 @@ def test_a_resize_that_would_erase_the_smallest_defect_is_refused_with_what_woul
     with pytest.raises(DefectErased) as caught:
         preprocess(frame, spec)
     assert caught.value.kept == 0
-    said = str(caught.value)
-    assert said.startswith(
+    lost = (
         "a defect of 2 px on a frame of 1920 x 1080 would keep 0 % of its contrast at 640 x 360 (linear), so it could "
         "be missed; "
     )
+    assert str(caught.value) == (
+        f"{lost}give frames of the size that the model was made for, or a model that is made for these"
+    )
+    said = caught.value.priced()
+    assert said.startswith(lost)
     for way in ("sampling: area keeps 11 % at ", "sampling: filtered (a mean before linear) keeps ", "ms a frame"):
         assert way in said
     assert "an input of 960 x 544 (a whole ratio of 2) keeps " in said and " times the network's work" in said
@@ -115,7 +119,18 @@ def test_each_alternative_does_what_it_says() -> None:
             assert max(picture.max() for _, picture in seen) - 100 >= 10
 
 
-def test_a_slow_alternative_is_timed_once_since_a_line_may_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_whose_frames_have_a_new_length_each_pays_for_no_price(monkeypatch: pytest.MonkeyPatch) -> None:
+    def priced(*_: object) -> tuple[()]:
+        raise AssertionError("a line waits for this")
+
+    monkeypatch.setattr(erasing, "alternatives", priced)
+    spec = PreprocessSpec(width=64, height=64, sampling="linear", defect_px=1)
+    for rows in range(1000, 1040):
+        with pytest.raises(DefectErased, match=f"on a frame of 512 x {rows} would keep 0 % .* could be missed; give"):
+            fitted(np.zeros((rows, 512, 3), np.uint8), spec)
+
+
+def test_a_slow_alternative_is_timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     now, timed = [0.0], list[PreprocessSpec]()
 
     def slowly_made(image: object, spec: PreprocessSpec) -> tuple[()]:
