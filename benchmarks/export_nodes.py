@@ -101,9 +101,12 @@ def network_of(net: str) -> Any:
     """A network with weights and statistics that are neither 0 nor 1."""
     import torch
 
+    from benchmarks.quantisation.networks import UNet
+    from training.networks.cellnet import cell_network
+
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    network = _resnet18() if net == "resnet18" else _unet()
+    network = cell_network(classes=1, width=1.0, stages=4) if net == "resnet18" else UNet()
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)  # type: ignore[union-attr]
@@ -111,42 +114,3 @@ def network_of(net: str) -> Any:
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
             torch.nn.init.normal_(module.bias, 0, 0.1)
     return network.eval()
-
-
-def _resnet18() -> Any:
-    from training.networks.cellnet import cell_network
-
-    return cell_network(classes=1, width=1.0, stages=4)
-
-
-def _unet() -> Any:
-    """Four levels down and up, skips joined by concatenation, transposed convolutions on the way up."""
-    import torch
-    from torch import Tensor, nn
-
-    def twice(inputs: int, outputs: int) -> nn.Sequential:
-        layers: list[nn.Module] = []
-        for source in (inputs, outputs):
-            layers += [nn.Conv2d(source, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
-        return nn.Sequential(*layers)
-
-    class UNet(nn.Module):
-        def __init__(self, width: int = 16, levels: int = 4) -> None:
-            super().__init__()
-            sizes = [width * 2**level for level in range(levels)]
-            self.down = nn.ModuleList(twice(a, b) for a, b in zip([3, *sizes], sizes, strict=False))
-            pairs = list(zip(reversed(sizes[:-1]), reversed(sizes[1:]), strict=True))
-            self.wider = nn.ModuleList(nn.ConvTranspose2d(high, low, 2, 2) for low, high in pairs)
-            self.up = nn.ModuleList(twice(2 * low, low) for low, _ in pairs)
-            self.head = nn.Conv2d(width, 1, 1)
-
-        def forward(self, frame: Tensor) -> dict[str, Tensor]:
-            skips, x = [], frame
-            for level, block in enumerate(self.down):
-                x = block(x if level == 0 else nn.functional.max_pool2d(x, 2))
-                skips.append(x)
-            for wider, block, skip in zip(self.wider, self.up, reversed(skips[:-1]), strict=True):
-                x = block(torch.cat([wider(x), skip], 1))
-            return {"cells": self.head(x)}
-
-    return UNet()

@@ -22,6 +22,7 @@ __all__ = ["PEERS", "VARIABLE", "PeerError", "make_peer", "python_of", "why_miss
 VARIABLE = "EDGE_SDK_PEERS"
 PEERS: dict[str, tuple[str, ...]] = {
     "anomalib": ("anomalib==2.7.0", "torch"),
+    "modelopt": ("nvidia-modelopt[onnx]==0.47.0", "onnx==1.21.0", "onnxruntime-gpu==1.24.4", "torch"),
     "openvino": ("openvino==2026.4.1", "nncf==3.4.0", "onnx"),
 }
 """What each environment is made of; ``constraints.txt`` pins what is not pinned here."""
@@ -54,7 +55,7 @@ def why_missing(name: str) -> str:
 
 
 def make_peer(name: str) -> Path:
-    """Make a peer's environment with pip, unless it is there; minutes, and about 2 GB for ``anomalib``.
+    """Make a peer's environment with pip, unless it is there; minutes, and about 2 GB each.
 
     Returns:
         Its interpreter.
@@ -71,10 +72,18 @@ def make_peer(name: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     python = folder / "bin" / "python"
     _said_well([sys.executable, "-m", "venv", "--clear", str(folder)], name)
-    pins = machine.ROOT / "constraints.txt"
+    pins = folder / "constraints.txt"
+    write_atomic(pins, _pins_beside(wanted).encode())
     _said_well([str(python), "-m", "pip", "install", "--progress-bar", "off", "-c", str(pins), *wanted], name)
     write_atomic(folder / _COMPLETE, "\n".join([*wanted, ""]).encode())
     return python
+
+
+def _pins_beside(wanted: tuple[str, ...]) -> str:
+    """The lines of ``constraints.txt``, less those of what a peer wants in another version."""
+    own = {words.partition("==")[0] for words in wanted if "==" in words}
+    lines = (machine.ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines(keepends=True)
+    return "".join(line for line in lines if line.partition("==")[0] not in own)
 
 
 def _folder(name: str) -> Path:

@@ -55,6 +55,14 @@ def test_one_that_failed_half_way_or_is_of_other_versions_does_not_count(
     assert peers.python_of("anomalib") is None
 
 
+def test_what_a_peer_wants_in_another_version_is_not_pinned(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = answered(monkeypatch)
+    peers.make_peer("modelopt")
+    pins = Path(asked[1][asked[1].index("-c") + 1]).read_text(encoding="utf-8").splitlines()
+    ours = (peers.machine.ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert {line for line in ours if line not in pins} == {line for line in ours if line.startswith("onnx==")} != set()
+
+
 def test_an_unknown_peer_is_refused() -> None:
-    with pytest.raises(ConfigError, match="there is no peer named 'nobody'; there is anomalib"):
+    with pytest.raises(ConfigError, match="there is no peer named 'nobody'; there is anomalib, modelopt, openvino"):
         peers.make_peer("nobody")
