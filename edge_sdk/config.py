@@ -75,6 +75,9 @@ class CameraConfig(Document):
     """How long opening a camera may take before it counts as lost."""
     read_timeout_s: float = Field(2.0, gt=0, le=600)
     """How long a frame may be awaited before the camera is opened again."""
+    overlap_lines: int | None = Field(None, ge=1, le=16384)
+    """Of a line-scan camera: judge the last so many lines of a frame again above the next one, so that a defect of up
+    to so many lines is whole in one of the two.  Needs a bundle whose pictures are cut into tiles."""
     black_below: float = Field(4.0, ge=0, le=255)
     """A frame whose brightest part stays below this grey level shows nothing."""
     frozen_frames: int = Field(5, ge=2)

@@ -29,6 +29,8 @@ class Frame:
     """Monotonic nanoseconds; ages and latencies are counted from here."""
     stamp: str = "arrival"
     """Where ``captured_ns`` comes from: ``device``, ``stream`` or ``arrival``."""
+    follows: bool = True
+    """False where the source was lost before it, so that something may be missing that no index counts."""
 
     def __post_init__(self) -> None:
         check_shape("pixels", self.pixels, (None, None, 3), as_text="(H, W, 3), blue green red")

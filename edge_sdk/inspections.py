@@ -55,3 +55,6 @@ class Inspection:
     """``(F,)`` pooled feature, or ``None``."""
     model: str = ""
     """Id of the bundle that judged: sha256 of its manifest."""
+    continued: tuple[int, ...] = ()
+    """Numbers of the detections that the frame before reported in part, or as uncertain (``camera.overlap_lines``):
+    whoever counts defects counts them there."""

@@ -34,6 +34,7 @@ def inspection_line(inspection: Inspection, labels: Labels, *, timed: bool) -> b
             "class": labels.names[int(found.classes[number])],
             "confidence": float(found.confidence[number]),
             "cells": cells[number],
+            **({"continued": True} if number in inspection.continued else {}),
         }
         for number in range(len(found))
     ]

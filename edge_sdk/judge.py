@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from edge_sdk.arrays import Array, Bools, Floats
+    from edge_sdk.overlap import Overlap
     from edge_sdk.runners.base import Runner
 
     _Decoded = tuple[Floats, Detections, Callable[[], tuple[Question, ...]]]
@@ -74,8 +75,13 @@ class Judge:
         self._feeds: dict[str, Array] = {runner.inputs[0].name: self._input}
         self._places: dict[tuple[int, ...], tuple[Geometry, Bools]] = {}
 
-    def inspect(self, frame: Frame, *, taken_ns: int) -> Inspection:
+    def inspect(self, frame: Frame, *, taken_ns: int, overlap: Overlap | None = None) -> Inspection:
         """Judge one frame.
+
+        Args:
+            frame: What to judge.
+            taken_ns: When it was taken from the queue.
+            overlap: Says what of a frame that it extended was reported before.
 
         Raises:
             RunnerError: The engine failed, or answered with neither a confidence map nor boxes.
@@ -86,6 +92,10 @@ class Judge:
         inferred_ns = self._clock.monotonic_ns()
         decode = self._boxes if self.manifest.postprocess.kind == "anchors" else self._cells
         confidence, found, ask = decode(outputs, frame.pixels.shape)
+        told = None
+        if overlap is not None:
+            told = overlap.told(found, self._thresholds, model=self.model, near=self._cell_on_frame)
+            found = told.detections
         verdict, reason = decide(found, self._thresholds, self.labels)
         decided_ns = self._clock.monotonic_ns()
         asked = ask() if len(found) else ()
@@ -96,11 +106,17 @@ class Judge:
             verdict=verdict,
             reason=reason,
             timing=Timing(frame.captured_ns or taken_ns, taken_ns, inferred_ns, decided_ns),
-            questions=asked,
+            questions=asked if told is None else told.new_questions(asked),
             confidence=confidence,
             feature=None if feature is None else np.asarray(feature[0], np.float32),
             model=self.model,
+            continued=() if told is None else told.continued,
         )
+
+    @property
+    def _cell_on_frame(self) -> float:
+        """Side of a cell in pixels of a frame that is cut into tiles; of a detector 1."""
+        return (self.manifest.postprocess.cell_px or 1) * (self.manifest.preprocess.shrink or 1)
 
     def _infer(self, frame: Floats) -> Mapping[str, Array]:
         return self._runner.infer(self._feeds)  # its input is the memory that the frame was written into

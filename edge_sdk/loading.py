@@ -50,6 +50,7 @@ def judge_from(path: Path, config: StationConfig, *, clock: Clock | None = None)
         BundleError: It is missing, damaged, not trusted, or lacks the rendering.
         GateError: It failed on its golden frames; ``findings`` say how.
         RunnerError: The engine does not execute it.
+        ConfigError: Frames are to overlap, and the bundle does not cut them into tiles.
     """
     if not path.exists() and path.name == LINK:
         raise BundleError(
@@ -57,6 +58,11 @@ def judge_from(path: Path, config: StationConfig, *, clock: Clock | None = None)
         )
     # resolved once: the link may be flipped while the files are hashed
     bundle = open_bundle(path.resolve() if path.is_dir() else path, trust=config.trust)
+    if config.camera.overlap_lines is not None and bundle.manifest.preprocess.tile_overlap_px is None:
+        raise ConfigError(
+            f"camera.overlap_lines is {config.camera.overlap_lines}, but {bundle.title} makes all of a frame fit its "
+            "input, which longer frames would shrink; take a model of tiles (tile_overlap_px), or leave it out"
+        )
     model, role = bundle.model(config.runner.platform)
     runner = open_runner(model, threads=config.runner.threads)
     try:

@@ -25,6 +25,7 @@ from edge_sdk.frames import Frame
 from edge_sdk.health import Latencies, Ledger
 from edge_sdk.inspections import Inspection, Verdict
 from edge_sdk.judge import Judge, not_inspected
+from edge_sdk.overlap import Overlap
 
 if TYPE_CHECKING:
     from edge_sdk.cameras.base import Camera
@@ -59,6 +60,7 @@ class Pipeline:
         judge: The bundle that starts; ``swap`` brings another.
         photograph: Says which frames are no photographs.
         lossless: Whether the camera waits, or the older frame leaves.
+        overlap: Shows a line-scan camera's last lines again above its next frame.
         deadline_ms: Later verdicts are counted as late.
         beat: Called by the deciding loop while all is well or the reason is known.
         clock: For every stamp.
@@ -70,6 +72,7 @@ class Pipeline:
         *,
         photograph: PhotographLike,
         lossless: bool = False,
+        overlap: Overlap | None = None,
         deadline_ms: float | None = None,
         beat: Callable[[int], None] | None = None,
         clock: Clock | None = None,
@@ -89,6 +92,7 @@ class Pipeline:
         self._swapping = threading.Lock()
         self._photograph = photograph
         self._lossless = lossless
+        self._overlap = overlap
         self._deadline_ms = math.inf if deadline_ms is None else deadline_ms
         self._beat = beat or (lambda now_ns: None)
         self._clock = clock or SystemClock()
@@ -248,8 +252,13 @@ class Pipeline:
             try:
                 fault = self._photograph.fault(frame)
                 if fault is None:
-                    return self._judge.inspect(frame, taken_ns=taken_ns)
+                    if self._overlap is None:
+                        return self._judge.inspect(frame, taken_ns=taken_ns)
+                    frame = self._overlap.extended(frame)
+                    return self._judge.inspect(frame, taken_ns=taken_ns, overlap=self._overlap)
                 reason = f"camera fault: {fault}"
+                if self._overlap is not None:
+                    self._overlap.forget()
             except DefectErased as error:
                 reason = f"resize refused: {error}"
                 self._complain("resize", "a frame could not be resized", error)

@@ -25,6 +25,7 @@ from edge_sdk.inspections import Inspection
 from edge_sdk.judge import Judge
 from edge_sdk.labels import Labels
 from edge_sdk.loading import judge_from
+from edge_sdk.overlap import Overlap
 from edge_sdk.pipeline import Pipeline
 from edge_sdk.state import StateFolder
 from edge_sdk.swap import BundleWatch, identity
@@ -126,6 +127,7 @@ class Station:
                 judge,
                 photograph=PhotographCheck(config.camera),
                 lossless=config.pipeline.policy == "lossless",
+                overlap=None if config.camera.overlap_lines is None else Overlap(config.camera.overlap_lines),
                 deadline_ms=config.pipeline.deadline_ms,
                 beat=None if rehearsal else Heartbeat().beat,
                 clock=clock,

@@ -219,6 +219,7 @@ class LiveCamera:
             captured_at=self._clock.now() - timedelta(microseconds=(now_ns - captured_ns) / 1000),
             captured_ns=captured_ns,
             stamp=stamp,
+            follows=not self._was_lost,
         )
         with self._changed:
             self._made += 1
