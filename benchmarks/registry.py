@@ -22,6 +22,7 @@ MODULES = {
     "E9": "benchmarks.adaptation.detector",
     "L1": "benchmarks.loop",
     "Q1": "benchmarks.quantisation.calibrating",
+    "Q3": "benchmarks.quantisation.speed",
     "Q4": "benchmarks.quantisation.heads",
     "Q5": "benchmarks.export_nodes",
     "R4": "benchmarks.startup",

@@ -21,7 +21,7 @@ from benchmarks.results import Chart, Result, Steps, Value
 from edge_sdk.errors import EdgeError
 from edge_sdk.vision.preprocess import PreprocessSpec
 
-__all__ = ["MINUTES", "NEEDS", "SUITE", "TITLE", "at_count", "run"]
+__all__ = ["MINUTES", "NEEDS", "SUITE", "TITLE", "at_count", "drawn_pictures", "run"]
 
 TITLE = "Calibrating: memory and CPU time"
 SUITE = "quantisation"
@@ -49,7 +49,7 @@ def run(*, quick: bool, progress: Steps) -> Result:
     with tempfile.TemporaryDirectory(prefix="edge-sdk-calibrating-") as made:
         work = Path(made)
         for side in sides:
-            model, pictures = _graph(work, side), _pictures(work, side, calibrated + choosing)
+            model, pictures = _graph(work, side), drawn_pictures(work, side, calibrated + choosing)
 
             def one(
                 what: str, count: int, mark: str = "", side: int = side, model: Path = model, pictures: Path = pictures
@@ -171,7 +171,8 @@ def _graph(work: Path, side: int) -> Path:
     return path
 
 
-def _pictures(work: Path, side: int, count: int) -> Path:
+def drawn_pictures(work: Path, side: int, count: int) -> Path:
+    """So many in a new folder, every second one with a spot."""
     import cv2
 
     from edge_sdk.testing import drawn_picture
