@@ -140,7 +140,7 @@ def _embed(model: Any, normals: Any) -> None:
 
 
 def _tensor(frames: Any) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(frames, np.float32))
+    return torch.from_numpy(np.array(frames, np.float32))
 
 
 def _without_compiled_torchvision() -> None:
