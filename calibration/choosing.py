@@ -25,7 +25,7 @@ from edge_sdk.quality.datasets import Sample
 from edge_sdk.quality.measures import paired_t_interval
 from edge_sdk.vision.preprocess import PreprocessSpec
 
-__all__ = ["TIE_DB", "WORTH_DB", "Choice", "Noise", "choose", "ends_of", "table_with"]
+__all__ = ["TIE_DB", "WORTH_DB", "Choice", "Noise", "Trial", "Trials", "beats", "choose", "ends_of", "table_with"]
 
 TIE_DB = 0.1
 """Rules that are no further apart over all pictures are a tie, and MSE it is."""
@@ -117,7 +117,7 @@ def choose(
         Wu et al. 2020, "Integer Quantization for Deep Learning Inference", section 5.1: partial quantisation by a
         sensitivity that is measured layer by layer.
     """
-    trials = _Trials(graph, samples, spec, threads)
+    trials = Trials(graph, samples, spec, threads)
 
     def tried(rule: Rule, *also: str) -> Trial:
         kept = [*keep_float, *also]
@@ -166,11 +166,18 @@ def _best(trials: Mapping[Rule, Trial]) -> Rule:
     best = max(trials, key=lambda rule: trials[rule].sqnr_db)
     if "mse" not in trials or best == "mse":
         return best
-    mse, other = trials["mse"], trials[best]
-    if not _finite(other.sqnr_db) - _finite(mse.sqnr_db) > TIE_DB or len(mse.by_picture) < 2:
-        return "mse"
-    leads = np.clip(other.by_picture, -_EXACT_DB, _EXACT_DB) - np.clip(mse.by_picture, -_EXACT_DB, _EXACT_DB)
-    return best if paired_t_interval(leads).low > 0 else "mse"
+    return best if beats(trials[best], trials["mse"]) else "mse"
+
+
+def beats(other: Trial, first: Trial) -> bool:
+    """Whether a candidate loses less than another one beyond what these pictures leave to chance.
+
+    By more than ``TIE_DB`` over all of them, and so evenly that the 95 % interval of the mean lead lies above zero.
+    """
+    if not _finite(other.sqnr_db) - _finite(first.sqnr_db) > TIE_DB or len(first.by_picture) < 2:
+        return False
+    leads = np.clip(other.by_picture, -_EXACT_DB, _EXACT_DB) - np.clip(first.by_picture, -_EXACT_DB, _EXACT_DB)
+    return paired_t_interval(leads).low > 0
 
 
 def _finite(gain: float) -> float:
@@ -217,10 +224,10 @@ class Trial:
     """Of each."""
 
 
-class _Trials:
+class Trials:
     """The same pictures for every candidate."""
 
-    def __init__(self, graph: Graph, samples: Sequence[Sample], spec: PreprocessSpec, threads: int) -> None:
+    def __init__(self, graph: Graph, samples: Sequence[Sample], spec: PreprocessSpec, threads: int = 1) -> None:
         self._graph = graph
         self._samples = samples
         self._spec = spec
@@ -229,6 +236,7 @@ class _Trials:
         self._room = _REMEMBERED_BYTES
 
     def of(self, model: ModelProto) -> Trial:
+        """What a rendering of the graph makes of them, run as it is written."""
         whole, pictures = Noise(), dict[str, Noise]()
         candidate = open_session(model, threads=self._threads, reference=True, frugal=True)
         fp32: Session | None = None

@@ -5,25 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-import onnx
 import typer
 
 from calibration.calibrating import AUTO, calibrate, why_of
 from calibration.choosing import WORTH_DB
 from calibration.collect import constant_tensors
 from calibration.console import bar, bars, hand_out, refusals, say
-from calibration.exported import read_exported, read_preprocess
-from calibration.graphs import Graph, load_graph
+from calibration.exported import asked_in_float, read_exported, read_preprocess
+from calibration.graphs import load_graph
 from calibration.layers import layers_of, strangeness
 from calibration.page import html_page
 from calibration.pictures import pictures_in
 from calibration.qdq import Architecture, host_architecture, qdq_from_onnx
 from calibration.ranges import read_ranges, write_ranges
+from calibration.renderings import RENDERINGS, TYPED, renderings_of, tuned_of
 from calibration.report import compare_on_pictures, held_out
 from calibration.report_file import RenderingReport, report_file
 from calibration.scales import RULES, Rule
 from calibration.thresholds import rendering_thresholds, write_thresholds
-from calibration.typed import LAYOUT, half_from_qdq
+from calibration.tuned import TUNED_NAME, read_tuned, tuned_digest_of
+from calibration.typed import half_from_qdq
 from edge_sdk.documents import canonical_json, sha256_hex, write_together
 from edge_sdk.errors import ConfigError, FormatError, GateError
 from edge_sdk.quality.thresholds import ALPHA
@@ -37,11 +38,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-TYPED = "trt-fp16"
-RENDERINGS = {"trt": "model.trt.onnx", "cpu": "model.cpu.onnx", TYPED: "model.trt.fp16.onnx"}
-BESIDE = ("trt", "cpu")
-"""What is compared too where it lies beside the one that was named."""
 
 Model = Annotated[
     Path, typer.Argument(help="The FP32 graph, model.onnx of `export onnx`.", show_default=False)
@@ -107,7 +103,7 @@ def ranges(
                 rule=chosen,
                 most=most,
                 most_float=most_float,
-                keep_float=_said_to_keep(model, graph),
+                keep_float=asked_in_float(model, graph.digest),
                 threads=threads,
                 kept=kept,
                 say=say,
@@ -163,6 +159,10 @@ def render(
         bool,
         typer.Option("--fp16", help="Also write model.trt.fp16.onnx: FP16 in the graph, for a strongly typed build."),
     ] = False,
+    tuned: Annotated[
+        Path | None,
+        typer.Option("--tuned", help="tuned.safetensors of `export qat`: its weights, where they lose less."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write model.trt.onnx and model.cpu.onnx from one range table."""
@@ -175,17 +175,35 @@ def render(
         if arch not in known:
             raise ConfigError(f"there is no architecture {arch}; give {', '.join(known)}")
         graph, table = load_graph(model), read_ranges(ranges)
-        kept = (*(keep_float or ()), *_said_to_keep(model, graph))
+        finer = None if tuned is None else read_tuned(tuned)
+        if finer is not None and (keep_float or most_float is not None):
+            raise ConfigError(
+                f"{tuned} was trained with its own layers in float; give --max-fp16-layers to `export qat`, or leave "
+                "--tuned out"
+            )
+        kept = (*(keep_float or ()), *asked_in_float(model, graph.digest))
         layers = table.float_layers[:most_float]
+        if finer is not None:
+            finer.check(graph, table)
+            layers = tuple(layer for layer in layers if layer.node in finer.said.keep_float)
         if most_float is not None and most_float > len(layers):
             say(f"ranges.json names {len(layers)} layers worth FP16; for more: ranges --max-fp16-layers {most_float}")
         trt = qdq_from_onnx(
-            graph, table, layout="tensorrt", keep_float=(*kept, *(layer.node for layer in layers))
+            graph,
+            table,
+            layout="tensorrt",
+            keep_float=(*kept, *(layer.node for layer in layers)),
+            tuned=finer if finer and finer.said.trt.taken else None,
         )
         models = {
             "trt": trt,
             "cpu": qdq_from_onnx(
-                graph, table, layout="onnxruntime", architecture=known[arch], keep_float=kept
+                graph,
+                table,
+                layout="onnxruntime",
+                architecture=known[arch],
+                keep_float=kept,
+                tuned=finer if finer and finer.said.cpu.taken else None,
             ),
         }
         if fp16:
@@ -202,6 +220,7 @@ def render(
                 "sha256": sha256_hex(data),
                 "bytes": len(data),
                 "rounded_tensors": sum(node.op_type == "QuantizeLinear" for node in models[kind].graph.node),
+                "tuned": tuned_digest_of(models[kind]),
                 "nodes": [node.name for node in graph.nodes] if as_json else len(graph.nodes),
             }
         found["trt"]["float_layers"] = [layer.model_dump() for layer in layers]
@@ -229,6 +248,10 @@ def report(
     ranges: Annotated[
         Path | None, typer.Option("--ranges", help="By default ranges.json beside the graph, if there.")
     ] = None,
+    tuned: Annotated[
+        Path | None,
+        typer.Option("--tuned", help=f"By default {TUNED_NAME} beside the graph, where a rendering has its weights."),
+    ] = None,
     title: Annotated[str, typer.Option("--title", help="Of the page.")] = "What INT8 costs",
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 where a gate does not hold.")] = False,
     as_json: AsJson = False,
@@ -246,11 +269,14 @@ def report(
         table = read_ranges(table_path) if ranges or table_path.exists() else None
         if table is not None:
             table.check_graph(graph)
-        files = _renderings(int8, graph)
+        files = renderings_of(int8, graph, say=say)
         calibrated = {picture.sha256 for picture in (*table.pictures, *table.choosing)} if table else set()
+        finer = tuned_of(files, tuned or model.with_name(TUNED_NAME))
+        calibrated |= {picture.sha256 for picture in finer.said.pictures} if finer else set()
         samples, left_out = held_out(pictures_in(pictures), calibrated)
         if left_out:
-            say(f"{left_out} of the pictures were calibrated on and are left out")
+            how = "calibrated or fine-tuned" if finer else "calibrated"
+            say(f"{left_out} of the pictures were {how} on and are left out")
         with bar("comparing with FP32", len(samples)) as step:
             judged = compare_on_pictures(graph, files, samples, spec, exported, progress=step)
         layers = layers_of(graph, files, samples, spec, ranges=table, asked=exported.keep_float or ())
@@ -311,7 +337,8 @@ def thresholds(
         graph = load_graph(model)
         spec = read_preprocess(preprocess or model.with_name("preprocess.json"))
         exported = read_exported(model.with_name("export.json"))
-        files = {f"int8-{kind}": path for kind, path in _renderings(int8, graph).items()} if int8 else {"fp32": model}
+        renderings = renderings_of(int8, graph, say=say) if int8 else {}
+        files = {f"int8-{kind}": path for kind, path in renderings.items()} or {"fp32": model}
         if f"int8-{TYPED}" in files:
             raise ConfigError(f"{files[f'int8-{TYPED}']} is no graph that a bundle carries; give {RENDERINGS['trt']}")
         samples = pictures_in(pictures)
@@ -330,51 +357,6 @@ def _worst_layers(kind: str, row: RenderingReport) -> str:
     rounded = sorted((one.sqnr_db, one.node) for one in row.layers if one.sqnr_db is not None)
     listed = ", ".join(f"{node} {decibels:.1f} dB" for decibels, node in rounded[:3])
     return f"{kind}: the layers farthest from FP32: {listed}" if listed else f"{kind}: no layer was looked at"
-
-
-def _renderings(named: list[Path], graph: Graph) -> dict[str, Path]:
-    """Kind to file: those named, in order, and the other one where it lies beside the first."""
-    found: dict[str, Path] = {}
-    for path in named:
-        layout = _layout_of(path, graph)
-        if layout in found:
-            raise ConfigError(f"{path} and {found[layout]} are the same rendering; give one of each")
-        found[layout] = path
-    for kind in BESIDE:
-        beside = named[0].with_name(RENDERINGS[kind])
-        if kind not in found and beside.exists() and _layout_of(beside, graph) == kind:
-            found[kind] = beside
-            say(f"{beside} lies beside it and is compared too")
-    return found
-
-
-def _said_to_keep(model: Path, graph: Graph) -> tuple[str, ...]:
-    """Nodes that the network itself wants in float, as ``export.json`` beside the graph says."""
-    path = model.with_name("export.json")
-    if not path.exists():
-        return ()
-    exported = read_exported(path)
-    return exported.keep_float or () if exported.graph_sha256 == graph.digest else ()
-
-
-def _layout_of(path: Path, graph: Graph) -> str:
-    try:
-        model = onnx.load(path)
-    except Exception as error:
-        raise FormatError(f"{path} is no ONNX graph; render it: python -m calibration render") from error
-    said = {entry.key: entry.value for entry in model.metadata_props}
-    layout = said.get("edge_sdk.layout", "")
-    if not layout:
-        raise FormatError(
-            f"{path} is not an INT8 graph of this project; render it: python -m calibration render"
-        )
-    if said.get("edge_sdk.fp32") != graph.digest:
-        raise FormatError(
-            f"{path} was rendered from another graph; render it again: python -m calibration render"
-        )
-    if layout == LAYOUT:
-        return TYPED
-    return "trt" if layout.startswith("tensorrt") else "cpu"
 
 
 def main() -> None:

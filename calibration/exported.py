@@ -14,8 +14,8 @@ from edge_sdk.labels import Thresholds
 from edge_sdk.manifest import ClassThresholds
 from edge_sdk.vision.preprocess import PreprocessSpec
 
-__all__ = ["Exported", "ParityRow", "exported_bytes", "preprocess_bytes", "read_exported", "read_preprocess",
-           "shapes_of"]  # fmt: skip
+__all__ = ["Exported", "ParityRow", "asked_in_float", "exported_bytes", "preprocess_bytes", "read_exported",
+           "read_preprocess", "shapes_of"]  # fmt: skip
 
 
 class _PreprocessFile(Tolerant):
@@ -110,6 +110,21 @@ def read_exported(path: Path) -> Exported:
         FormatError: The file is missing or damaged.
     """
     return read_json(path, Exported)
+
+
+def asked_in_float(model: Path, digest: str) -> tuple[str, ...]:
+    """Nodes that the network itself wants in float, as ``export.json`` beside a graph says.
+
+    Args:
+        model: The graph's file.
+        digest: Of the graph; what was exported of another one says nothing.
+
+    Raises:
+        FormatError: The file is damaged.
+    """
+    path = model.with_name("export.json")
+    exported = read_exported(path) if path.exists() else None
+    return exported.keep_float or () if exported is not None and exported.graph_sha256 == digest else ()
 
 
 def exported_bytes(exported: Exported) -> bytes:

@@ -62,6 +62,15 @@ class Graph:
         """A constant's values."""
         return numpy_helper.to_array(self._initializers[name])
 
+    def with_weights(self, weights: Mapping[str, Array]) -> Graph:
+        """The same graph with other values in some of its constants; its digest stays that of the file it is of."""
+        model = ModelProto()
+        model.CopyFrom(self.model)
+        for tensor in model.graph.initializer:
+            if tensor.name in weights:
+                tensor.CopyFrom(numpy_helper.from_array(weights[tensor.name], tensor.name))
+        return Graph(model, self.digest)
+
     def maker(self, tensor: str) -> NodeProto | None:
         """The node that makes a tensor; none of an input or a constant."""
         place = self.producer.get(tensor)

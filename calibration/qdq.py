@@ -22,7 +22,8 @@ from calibration.enlarging import enlarged_by_convolutions
 from calibration.graphs import Graph, channel_axis
 from calibration.placement import Placement, onnxruntime_placement, tensorrt_placement
 from calibration.ranges import RangeTable
-from calibration.scales import Rule
+from calibration.scales import Rule, activation_step, weight_steps
+from calibration.tuned import TUNED, Tuned
 from edge_sdk.arrays import Array
 from edge_sdk.errors import ConfigError
 
@@ -45,6 +46,7 @@ def qdq_from_onnx(
     architecture: Architecture = "x86_64",
     rule: Rule | None = None,
     keep_float: Collection[str] = (),
+    tuned: Tuned | None = None,
 ) -> ModelProto:
     """Write an INT8 graph.
 
@@ -55,15 +57,19 @@ def qdq_from_onnx(
         architecture: Of the CPU that is to run it; only for ``onnxruntime``.
         rule: How ranges are chosen; by default as the table says, tensor by tensor.
         keep_float: Names of nodes that stay as they are.
+        tuned: Weights to take in place of the graph's, fine-tuned for these ranges.
 
     Returns:
         A checked model; equal inputs give equal bytes.
 
     Raises:
-        FormatError: The table was made of another graph.
+        FormatError: The table was made of another graph, or the weights were tuned for another one.
         ConfigError: ``keep_float`` names a node that is not there.
     """
     ranges.check_graph(graph)
+    if tuned is not None:
+        tuned.check(graph, ranges)
+        graph = graph.with_weights(tuned.weights)
     unknown = sorted(set(keep_float) - {node.name for node in graph.nodes})
     if unknown:
         near = difflib.get_close_matches(unknown[0], [node.name for node in graph.nodes], 1, 0.4)
@@ -74,7 +80,7 @@ def qdq_from_onnx(
         graph = enlarged_by_convolutions(graph, keep_float=kept)
     place = tensorrt_placement if layout == "tensorrt" else onnxruntime_placement
     placement = place(graph, keep_float=kept)
-    writer = _Writer(graph, ranges, placement, layout=layout, architecture=architecture, rule=rule)
+    writer = _Writer(graph, ranges, placement, layout=layout, architecture=architecture, rule=rule, tuned=tuned)
     return writer.write()
 
 
@@ -88,6 +94,7 @@ class _Writer:
         layout: Layout,
         architecture: Architecture,
         rule: Rule | None,
+        tuned: Tuned | None,
     ) -> None:
         self._graph = graph
         self._ranges = ranges
@@ -96,6 +103,7 @@ class _Writer:
         self._unsigned = not self._symmetric and architecture == "x86_64"
         self._layout = layout if layout == "tensorrt" else f"{layout} {architecture}"
         self._rule = rule
+        self._tuned = tuned
         self._nodes: list[NodeProto] = []
         self._constants: list[TensorProto] = []
         self._weights: dict[str, tuple[str, Array]] = {}
@@ -136,8 +144,7 @@ class _Writer:
             row = self._ranges.of(self._placement.range_of(tensor))
             rule = self._rule or row.chosen
             if self._symmetric:
-                # a tensor that never left zero is rounded to zero by any step
-                self._scales[tensor] = (np.float32((row.amax[rule] or 127.0) / 127), 0)
+                self._scales[tensor] = (activation_step(row.amax[rule]), 0)
             else:
                 lo, hi = row.range[rule]
                 step = np.float32((hi - lo) / 255 or 1.0)
@@ -170,10 +177,7 @@ class _Writer:
         axis = channel_axis(original)
         if name not in self._weights:
             values = self._graph.weight(name).astype(np.float32)
-            others = tuple(other for other in range(values.ndim) if other != axis)
-            steps = np.abs(values).max(axis=others).astype(np.float32) / np.float32(127)
-            # a channel without weights still has a bias, which is counted in its steps
-            steps[steps == 0] = steps[steps > 0].min(initial=np.float32(1))
+            steps = weight_steps(values, axis)
             if not self._symmetric and (bias := self._bias_of(original)) is not None:
                 # steps so small that the bias would not fit in 31 bits are widened
                 least = np.abs(bias) / (float(self._scale_of(original.input[0])[0]) * 2.0**30)
@@ -235,14 +239,14 @@ class _Writer:
         constants = kept + self._constants
         model.graph.node.extend(self._nodes)
         model.graph.initializer.extend(constants)
-        helper.set_model_props(
-            model,
-            {
-                "edge_sdk.layout": self._layout,
-                "edge_sdk.fp32": self._graph.digest,
-                "edge_sdk.ranges": self._ranges.digest(),
-            },
-        )
+        said = {
+            "edge_sdk.layout": self._layout,
+            "edge_sdk.fp32": self._graph.digest,
+            "edge_sdk.ranges": self._ranges.digest(),
+        }
+        if self._tuned is not None:
+            said[TUNED] = self._tuned.digest
+        helper.set_model_props(model, said)
         model = onnx.shape_inference.infer_shapes(model)
         del model.graph.value_info[:]
         onnx.checker.check_model(model, full_check=True)

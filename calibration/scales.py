@@ -20,7 +20,7 @@ import numpy as np
 from calibration.observers import MOST_BINS, Histogram
 from edge_sdk.arrays import Array
 
-__all__ = ["RULES", "Rule", "amax", "rounding_db", "span"]
+__all__ = ["RULES", "Rule", "activation_step", "amax", "rounding_db", "span", "weight_steps"]
 
 Rule = Literal["mse", "minmax", "percentile", "kl"]
 RULES: tuple[Rule, ...] = ("mse", "minmax", "percentile", "kl")
@@ -52,6 +52,29 @@ def amax(histogram: Histogram, rule: Rule) -> float:
         return float((counts * (kept - centres) ** 2).sum())
 
     return _least(loss, greatest)
+
+
+def activation_step(most: float) -> np.float32:
+    """Step of a tensor that symmetric int8 keeps up to ``most``; one that never left zero is zero in any step."""
+    step: np.float32 = np.float32((most or 127.0) / 127)
+    return step
+
+
+def weight_steps(values: Array, axis: int) -> Array:
+    """Step of each channel of a weight, ``max |w| / 127``.
+
+    Args:
+        values: The weight.
+        axis: Along which its output channels lie.
+
+    Returns:
+        ``(channels,)`` float32 above 0.
+    """
+    others = tuple(other for other in range(values.ndim) if other != axis)
+    steps = np.abs(values).max(axis=others).astype(np.float32) / np.float32(127)
+    # a channel without weights still has a bias, which is counted in its steps
+    steps[steps == 0] = steps[steps > 0].min(initial=np.float32(1))
+    return np.asarray(steps)
 
 
 def span(histogram: Histogram, rule: Rule) -> tuple[float, float]:

@@ -35,6 +35,7 @@ DOCUMENTS = {
     "mentored-1": ("edge_sdk.answers", "MentoredExport", "`export.json` of the hub's export"),
     "mentored-row-1": ("edge_sdk.answers", "MentoredRow", "a line of `records.jsonl` in the hub's export"),
     "ranges-1": ("calibration.ranges", "RangeTable", "`ranges.json`, the INT8 range table"),
+    "tuned-1": ("calibration.tuned", "TunedFile", "what `tuned.safetensors` of `export qat` says of its weights"),
     "result-1": ("benchmarks.results", "ResultFile", "a file of `benchmarks/results`"),
 }
 """Schema file to the document's module, class and what it is."""

@@ -18,6 +18,7 @@ from edge_sdk.manifest import Manifest, manifest_id
 from edge_sdk.quality.gates import Gates
 from export.golden import FEWEST
 from export.keys import make_keys, read_private_key
+from export.qat_cli import qat
 
 __all__ = ["app", "main"]
 
@@ -88,6 +89,9 @@ def export_onnx(
             f"at batch {', '.join(str(size) for size in sorted({row.batch for row in found.parity}))}"
         )
         hand_out(found.model_dump(mode="json", by_alias=True), as_json=as_json, text=text)
+
+
+app.command("qat", epilog="Example: python -m export qat build/model.onnx --pictures typical --out build")(qat)
 
 
 @app.command(epilog="Example: python -m export keys --out keys")

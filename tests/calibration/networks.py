@@ -17,7 +17,8 @@ from calibration.sessions import open_session
 from edge_sdk.arrays import Array, Floats
 from edge_sdk.documents import sha256_hex
 
-__all__ = ["SIDE", "Builder", "concat_graph", "frames", "graph_of", "hswish_model", "residual_model", "save", "watched"]
+__all__ = ["SIDE", "Builder", "concat_graph", "excited_model", "frames", "graph_of", "hswish_model", "residual_model",
+           "save", "watched"]  # fmt: skip
 
 SIDE = 32
 
@@ -142,3 +143,26 @@ def watched(graph: Graph, frames: Iterable[Floats]) -> dict[str, Histogram]:
         for name, observer in observers.items():
             observer.see(made[name])
     return {name: observer.histogram() for name, observer in observers.items()}
+
+
+def excited_model(*, seed: int = 100, width: int = 16, blocks: int = 3) -> ModelProto:
+    """Blocks of depthwise convolution, h-swish, squeeze and excite, whose channels differ in size as folding a batch
+    normalisation leaves them: each rounding loses a little, and there are many."""
+    build = Builder(seed)
+    random = np.random.default_rng(seed)
+    at = build.add("HardSwish", [build.conv("frame", "stem", 3, width, stride=2)], "stem.on")
+    axes = build.constant("axes", np.array([2, 3], np.int64))
+    for n in range(blocks):
+        spread = np.exp(random.normal(0, 1, (width, 1, 1, 1)))
+        weight = (random.normal(0, np.sqrt(2 / 9), (width, 1, 3, 3)) * spread).astype(np.float32)
+        bias = random.normal(0, 0.2, width).astype(np.float32)
+        parts = [at, build.constant(f"deep{n}.weight", weight), build.constant(f"deep{n}.bias", bias)]
+        deep = build.add("HardSwish", [build.add("Conv", parts, f"deep{n}", pads=[1] * 4, group=width)], f"deep{n}.on")
+        gate = build.add("ReduceMean", [deep, axes], f"squeezed{n}", keepdims=1)
+        gate = build.add("Relu", [build.conv(gate, f"narrow{n}", width, 4, kernel=1)], f"narrow{n}.on")
+        gate = build.conv(gate, f"excite{n}", 4, width, kernel=1)
+        gate = build.add("HardSigmoid", [gate], f"gate{n}", alpha=1 / 6, beta=0.5)
+        flat = build.conv(build.add("Mul", [deep, gate], f"excited{n}"), f"flat{n}", width, width, kernel=1)
+        at = build.add("Add", [flat, at], f"sum{n}")
+    build.conv(at, "cells", width, 2, kernel=1)
+    return build.model({"cells": ["N", 2, SIDE // 2, SIDE // 2]})

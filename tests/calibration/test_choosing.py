@@ -131,7 +131,7 @@ def test_mse_in_a_tie(
     rule: str,
 ) -> None:
     answers = iter([Trial(sum(each) / len(each), each) for each in (mse, minmax)])
-    monkeypatch.setattr(choosing._Trials, "of", lambda *_: next(answers))
+    monkeypatch.setattr(choosing.Trials, "of", lambda *_: next(answers))
     found = choose(residual, residual_ranges, samples[:1], SPEC, rules=("mse", "minmax"), most_float=0)
     assert found.rule == rule
 
@@ -139,7 +139,7 @@ def test_mse_in_a_tie(
 def test_each_picture_is_measured_alone_too(residual: Graph, samples: tuple[Sample, ...]) -> None:
     table = ranges_from_pictures(residual, samples[:20], SPEC)
     model = qdq_from_onnx(residual, table, layout="tensorrt")
-    found = choosing._Trials(residual, samples[20:24], SPEC, 1).of(model)
+    found = choosing.Trials(residual, samples[20:24], SPEC, 1).of(model)
     alone = [slow_sqnr_db(residual, table, (sample,)) for sample in samples[20:24]]
     assert found.by_picture == pytest.approx(tuple(alone), abs=1e-3)
     assert found.sqnr_db == pytest.approx(slow_sqnr_db(residual, table, samples[20:24]), abs=1e-3)
