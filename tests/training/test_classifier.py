@@ -117,6 +117,22 @@ def test_a_frozen_trunk_is_asked_once_a_picture(source: Checkpoint, bare: Datase
     assert batch.truth.shape == plain.truth.shape and batch.shown.dtype == plain.shown.dtype
 
 
+def test_a_frozen_trunk_sees_what_is_drawn_and_no_more(bare: Dataset) -> None:
+    line = lines_of(bare, gap="lamp", seed=1).original
+    spec = PreprocessSpec(width=64, height=64)
+    views = views_of(line, line.train, spec, grid=(4, 4), labelled=True)
+    torch.manual_seed(1)
+    network = cell_network(trunk="resnet18", width=0.125, frozen=True).eval()
+    seen: list[int] = []
+    network.trunk.register_forward_hook(lambda module, taken, given: seen.append(len(taken[0])))
+    stream = FrozenStream(network.trunk, views, spec, batch=4, jitter=True, chance=np.random.default_rng(0))
+    stream.next()
+    assert 0 < sum(seen) <= 4 < len(views)
+    for _ in range(60):
+        stream.next()
+    assert sum(seen) <= 3 * len(views), "each of three variants once"
+
+
 def test_maps_are_turned_with_their_truth(bare: Dataset) -> None:
     line = lines_of(bare, gap="lamp", seed=1).original
     views = views_of(line, line.train[:1], PreprocessSpec(width=64, height=64), grid=(2, 2), labelled=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -95,7 +96,7 @@ class FrozenStream(Stream):
         super().__init__(views, spec, batch=batch, jitter=False, chance=chance, balanced=balanced)
         self._trunk = trunk
         self._variants = variants if jitter else 1
-        self._maps: dict[int, Tensor] = {}
+        self._maps: dict[tuple[int, int], Tensor] = {}
 
     def next(self) -> Batch:
         """The next batch, on the team's device."""
@@ -103,7 +104,9 @@ class FrozenStream(Stream):
         views, together = self._views, team()
         drawn = [self._drawn() for _ in chosen]
         which = self._chance.integers(0, self._variants, len(chosen))
-        maps = [self._variant(int(v))[n].numpy() for n, v in zip(chosen, which, strict=True)]
+        asked = [(int(n), int(v)) for n, v in zip(chosen, which, strict=True)]
+        self._ask(asked)
+        maps = [self._maps[one].numpy() for one in asked]
 
         def turned(rows: list[np.ndarray], axis: int) -> Tensor:
             pieces = [one.turned(row, axis) for one, row in zip(drawn, rows, strict=True)]
@@ -117,14 +120,15 @@ class FrozenStream(Stream):
             turned([views.valid[n] for n in chosen], 0),
         )
 
-    def _variant(self, number: int) -> Tensor:
-        if number not in self._maps:
-            images = self._views.images
-            if number:
-                # drawn by the picture itself: wherever it comes again, so does what is kept of it
-                images = np.stack([jittered(image, _chance_of(image, number)) for image in images])
-            self._maps[number] = trunk_maps(self._trunk, images, self._spec)
-        return self._maps[number]
+    def _ask(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Have the trunk see those pictures and variants that no batch has shown yet: of many tiles few are drawn."""
+        missing = [pair for pair in dict.fromkeys(pairs) if pair not in self._maps]
+        if not missing:
+            return
+        images = self._views.images
+        # drawn by the picture itself: wherever it comes again, so does what is kept of it
+        shown = [images[n] if not v else jittered(images[n], _chance_of(images[n], v)) for n, v in missing]
+        self._maps.update(zip(missing, trunk_maps(self._trunk, np.stack(shown), self._spec), strict=True))
 
 
 def _chance_of(image: Image, number: int) -> np.random.Generator:
