@@ -51,7 +51,7 @@ class Graphs:
         options = {**ONE_THREAD, **({"INFERENCE_PRECISION_HINT": "f32"} if exact else {})}
         compiled = self._core.compile_model(graph, "CPU", options)
         self._requests[name] = compiled.create_infer_request()
-        return {"precision": str(compiled.get_property("INFERENCE_PRECISION_HINT"))}
+        return {"precision": compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()}
 
     def answers(self, *, name: str, frames: str, out: str) -> dict[str, Any]:
         """What it says of each picture: its first output, ``(N, ...)`` in an ``.npy``."""

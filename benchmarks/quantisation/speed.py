@@ -3,8 +3,8 @@
 Stated before the figures were taken:
 
 - **Networks**: ResNet-18 at 224, a U-Net at 256 and a depthwise one with h-swish and squeeze-and-excite at 224.  Random
-  weights and drawn pictures, which time does not mind; what INT8 loses is stated all the same, so that no speed is
-  bought with nonsense.
+  weights, batch norms that have seen pictures, drawn pictures: time does not mind.  What INT8 loses is stated all the
+  same, so that no speed is bought with nonsense.
 - **Time**: one picture, one thread.  Rounds of every form in turn; in each round a form runs once for nothing, so that
   the caches are its own, and then a few times, of which the median counts.  Blocks of rounds begin with new sessions
   and a new process of the peer.
@@ -83,7 +83,7 @@ def run(*, quick: bool, progress: Steps) -> Result:
             "speedup, low, high: of the processor time of the process, on one thread the time on a core of one's own; "
             "wall_speedup: by the clock, while other processes shared the machine",
             "sqnr_db and agreement (share of values on FP32's side of FP32's median) of the first output on "
-            f"{judged} pictures that calibrated nothing; random weights, drawn pictures",
+            f"{judged} pictures that calibrated nothing, of networks with random weights; of trained ones see Q2",
             "ours for TensorRT runs slower than FP32 here, which is why there are two renderings; a form with speedup "
             "below 1 is one that pack and report refuse, for FP32 is shipped in its place",
             "quantize_static: preprocessed as its documentation says, at its defaults (int8, weights per tensor) and "

@@ -22,6 +22,8 @@ NAMES = {"resnet18": "ResNet-18", "unet": "U-Net", GATED: "depthwise, h-swish, S
 FP32, OURS = "FP32", "ours"
 TENSORRT = "ours for TensorRT, on this CPU"
 DEFAULTS, PER_CHANNEL = "onnxruntime's quantize_static", "onnxruntime's quantize_static, uint8, per channel"
+SHOWN = 8
+"""Pictures that the batch norms see."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,15 @@ def graphs_of(net: str, folder: Path, *, calibrated: int, judged: int, side: int
     from export.graph import onnx_from_torch
 
     spec = PreprocessSpec(width=side, height=side)
-    files = {FP32: folder / "model.onnx"}
-    network = _gated() if net == GATED else network_of(net)
-    files[FP32].write_bytes(graph_bytes(onnx_from_torch(network, spec)))
     choosing = calibrated // 4
     samples = pictures_in(drawn_pictures(folder, side, calibrated + choosing + judged))
     seen, held = samples[: calibrated + choosing], samples[calibrated + choosing :]
+
+    def frames(of: Sequence[Sample]) -> Floats:
+        return np.concatenate([frame for _, frame in frames_of(of, spec)])
+
+    files = {FP32: folder / "model.onnx"}
+    files[FP32].write_bytes(graph_bytes(onnx_from_torch(_network(net, frames(seen[:SHOWN])), spec)))
     graph = load_graph(files[FP32])
     table = calibrate(graph, seen, spec, most=calibrated)
     floats = tuple(layer.node for layer in table.float_layers)
@@ -72,9 +77,6 @@ def graphs_of(net: str, folder: Path, *, calibrated: int, judged: int, side: int
     for number, (form, model) in enumerate(made.items()):
         files[form] = folder / f"ours{number}.onnx"
         files[form].write_bytes(model.SerializeToString(deterministic=True))
-
-    def frames(of: Sequence[Sample]) -> Floats:
-        return np.concatenate([frame for _, frame in frames_of(of, spec)])
 
     names = {entry.name for entry in table.pictures}
     calibrating = frames([one for one in seen if one.image in names])
@@ -107,10 +109,18 @@ def _quantised(model: Path, out: Path, frames: Floats, *, unsigned: bool) -> Non
     quantize_static(str(ready), str(out), Reader(), **options)
 
 
-def _gated() -> Any:
+def _network(net: str, frames: Floats) -> Any:
+    """With random weights, and batch norms that have seen frames, as a trained network's have: no signal dies away."""
     import torch
 
     from benchmarks.quantisation.networks import depthwise
 
     torch.manual_seed(0)
-    return depthwise(classes=4).eval()
+    network = depthwise(classes=4) if net == GATED else network_of(net)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None  # the mean over all that is seen
+    with torch.no_grad():
+        network.train()(torch.from_numpy(frames))
+    return network.eval()
