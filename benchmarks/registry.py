@@ -24,6 +24,7 @@ MODULES = {
     "Q1": "benchmarks.quantisation.calibrating",
     "Q3": "benchmarks.quantisation.speed",
     "Q4": "benchmarks.quantisation.heads",
+    "Q2": "benchmarks.quantisation.renderings",
     "Q5": "benchmarks.export_nodes",
     "R4": "benchmarks.startup",
     "S2": "benchmarks.adaptation.parts",

@@ -109,7 +109,7 @@ def choose(
             so evenly that the 95 % interval of the mean lead lies above zero: few pictures tell little.
         keep_float: Nodes that stay in float whatever is found here.
         most_float: How many layers may stay in float: those that gain most, as long as each gains something.  By
-            default the first ones and the heads, each that gains ``WORTH_DB`` or more.
+            default the first ones and the heads, each that gains ``WORTH_DB`` or more, and as evenly as a rule must.
         threads: Of the runtime.
         progress: Called after each candidate.
 
@@ -133,16 +133,18 @@ def choose(
     names = ends_of(graph, keep_float) if most_float is None else _layers(graph, keep_float)
     if most_float == 0 or not math.isfinite(wholly):
         return Choice(rule, by_rule)
-    gains = {name: tried(rule, name).sqnr_db - wholly for name in names}
+    alone = {name: tried(rule, name) for name in names}
+    gains = {name: trial.sqnr_db - wholly for name, trial in alone.items()}
     kept: list[FloatLayer] = []
-    reached = wholly
+    reached = plain[rule]
     for name in sorted(gains, key=lambda one: -gains[one]):
         if len(kept) == (most_float if most_float is not None else len(gains)) or gains[name] < max(least, 1e-9):
             break
-        found = wholly + gains[name] if not kept else tried(rule, *(one.node for one in kept), name).sqnr_db
-        if found - reached >= max(least, 1e-9):
-            why = f"leaving it in float raises the outputs' SQNR from {reached:.1f} to {found:.1f} dB"
-            kept.append(FloatLayer(node=name, gain_db=_finite(found - reached), why=why))
+        found = alone[name] if not kept else tried(rule, *(one.node for one in kept), name)
+        gain = found.sqnr_db - reached.sqnr_db
+        if gain >= max(least, 1e-9) and (most_float is not None or beats(found, reached)):
+            why = f"leaving it in float raises the outputs' SQNR from {reached.sqnr_db:.1f} to {found.sqnr_db:.1f} dB"
+            kept.append(FloatLayer(node=name, gain_db=_finite(gain), why=why))
             reached = found
     return Choice(rule, by_rule, tuple(kept), {name: _finite(gain) for name, gain in gains.items()})
 

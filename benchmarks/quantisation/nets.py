@@ -30,7 +30,7 @@ from training.fitting import Terms, fit
 __all__ = ["NETS", "SHARES", "Net", "Parts", "inputs_of", "parts_of", "small", "trained", "truth_of"]
 
 SHARED = machine.ROOT.parent / "shared" / "data"
-SHARES = (0.5, 0.25, 0.25)
+SHARES = (0.4, 0.3, 0.3)
 """Of a set's groups: trained on, calibrated on, and held out, which nothing but the figures sees."""
 
 JUDGED = ("healthy", "defective")
@@ -62,6 +62,12 @@ class Net:
     def spec(self) -> PreprocessSpec:
         """What every picture goes through, in training, calibration and judging."""
         return PreprocessSpec(width=self.side_px, height=self.side_px)
+
+    def knows(self, sample: Sample) -> bool:
+        """Whether there is something to learn from a picture: a label, or of what is segmented a mask or no defect."""
+        return (
+            bool(sample.label) if self.task == "classify" else sample.mask is not None or bool(sample.healthy)
+        )
 
 
 NETS: Mapping[str, Net] = {
@@ -137,7 +143,9 @@ def trained(
     chance = np.random.default_rng([seed, 31])
     known = [(sample, truth) for sample in samples if (truth := truth_of(net, sample, classes)) is not None]
     if not known:
-        raise DatasetError(f"none of the {len(samples)} pictures says what {net.title} learns; give labels or masks")
+        raise DatasetError(
+            f"none of the {len(samples)} pictures says what {net.title} learns; give labels or masks"
+        )
     images = np.stack([fitted(read_image(sample), net.spec) for sample, _ in known])
     truths = np.stack([truth for _, truth in known])
     draw = _squares if net.crop_px else _whole
@@ -202,7 +210,9 @@ def _squares(net: Net, images: Image, truths: Array, chance: np.random.Generator
         if around:
             rows, columns = np.nonzero(truths[n])
             at = int(chance.integers(len(rows)))
-            top, left = (int(np.clip(one - chance.integers(side), 0, most)) for one in (rows[at], columns[at]))
+            top, left = (
+                int(np.clip(one - chance.integers(side), 0, most)) for one in (rows[at], columns[at])
+            )
         turns, mirrored = _way(chance)
         here = slice(top, top + side), slice(left, left + side)
         shown.append(normalised_picture(_turned(images[n][here], turns, mirrored), spec))

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from onnx import numpy_helper
+from onnx import ModelProto, numpy_helper
 
 from calibration import choosing
 from calibration.calibrating import calibrate, why_of
@@ -250,6 +250,33 @@ def test_a_layer_stays_in_float_exactly_where_that_gains_what_it_must(samples: t
         assert layer.gain_db == pytest.approx(with_it - reached, abs=1e-3) and layer.gain_db >= choosing.WORTH_DB
         assert layer.why == f"leaving it in float raises the outputs' SQNR from {reached:.1f} to {with_it:.1f} dB"
         reached = with_it
+
+
+@pytest.mark.parametrize(
+    ("head", "most", "kept"),
+    [
+        ((31.0, 31.1, 30.9, 31.0), None, ["cells.node"]),
+        # as much in the sum, but half of the pictures lose by it
+        ((35.0, 29.0, 34.5, 29.5), None, []),
+        ((35.0, 29.0, 34.5, 29.5), 1, ["cells.node"]),
+    ],
+)
+def test_a_gain_that_few_pictures_make_leaves_no_layer_in_float_unasked(
+    residual: Graph,
+    residual_ranges: RangeTable,
+    samples: tuple[Sample, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    head: tuple[float, ...],
+    most: int | None,
+    kept: list[str],
+) -> None:
+    def of(_: object, model: ModelProto) -> Trial:
+        each = head if any(tensor.name == "cells.weight" for tensor in model.graph.initializer) else (30.0,) * 4
+        return Trial(sum(each) / len(each), each)
+
+    monkeypatch.setattr(choosing.Trials, "of", of)
+    found = choose(residual, residual_ranges, samples[:1], SPEC, rules=("mse",), most_float=most)
+    assert [layer.node for layer in found.float_layers] == kept
 
 
 def test_of_all_layers_at_most_so_many_stay_in_float(samples: tuple[Sample, ...]) -> None:
