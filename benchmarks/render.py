@@ -64,7 +64,7 @@ def _section(identifier: str, result: ResultFile, bounds: Mapping[str, Must]) ->
             if must.low is not None and must.high is not None:
                 interval = f" ({_number(must.low)} to {_number(must.high)})"
             said = "met" if bound.met_by(must.value) else "**UNMET**"
-            lines.append(f"| {bound.what} | {bound.words} | {_number(must.value)}{interval} | {said} |")
+            lines.append(f"| {_cell(bound.what)} | {bound.words} | {_number(must.value)}{interval} | {said} |")
         lines.append("")
     if result.chart is not None:
         lines += [f"![{identifier}: {result.title}](results/{identifier}.svg)", ""]
