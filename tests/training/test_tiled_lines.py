@@ -23,17 +23,22 @@ from tests.training.test_audit import row, said
 from tests.training.test_cli import done
 from tests.training.test_tiled import large_set
 from training.adapt import adapt
-from training.api import Config, retrain
+from training.api import Config
+from training.api import retrain as retrained
 from training.audit import Audit, audited
 from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from training.data.views import Views, line_image, views_of
+from training.evaluate import judge
 from training.health import health_of
+from training.jointly import adapt_jointly
 from training.lines import confidence, predicted
 from training.mentors import Mentor, ask
-from training.retrain import Mentored
+from training.methods import METHODS
+from training.normals import TRANSFERS, transfer
+from training.retrain import Mentored, retrain
 from training.rules import scores_of
 from training.statistics import with_statistics
-from training.strategies import strategy_named
+from training.strategies import STRATEGIES, strategy_named
 from training.taught import new_data, pseudo_labels, teaching_no_tile
 from training.train import train
 
@@ -194,12 +199,12 @@ def test_answers_from_a_hub_teach_the_tiles_that_they_lie_in(
     assert teaching_no_tile(source, export) == 1
     told: list[str] = []
     config = Config(data=(plates,), gap="lamp", seed=1, strategy="masked-free", iterations=4)
-    better = retrain(config, source, mentored=export, tell=told.append)
+    better = retrained(config, source, mentored=export, tell=told.append)
     assert better.line("new").method == "retrained"
     assert any(one.startswith("1 pictures were confirmed as a whole, and nothing says in which of ") for one in told)
     nothing = replace(export, rows=export.rows[4:], answers={about[4].item: answers[about[4].item]})
     with pytest.raises(DatasetError, match="confirmed as a whole, nothing says which tile is defective"):
-        retrain(config, source, mentored=nothing)
+        retrained(config, source, mentored=nothing)
 
 
 def test_what_the_model_says_is_taken_for_truth_picture_by_picture(source: Checkpoint, lines: Lines) -> None:
@@ -231,6 +236,29 @@ def test_a_guarantee_on_tiles_is_one_of_pictures(source: Checkpoint, dataset: Da
     band = calibrated_band(sure, ~shows[:, 0], shows, source="the answered control sample")
     np.testing.assert_allclose(found.thresholds.pass_below, band.pass_below, atol=1e-4)
     assert found.thresholds.how == band.how and " of 24 pictures " in band.how
+
+
+@pytest.mark.slow
+def test_every_method_and_strategy_takes_tiles(source: Checkpoint, dataset: Dataset, lines: Lines) -> None:
+    brief = RECIPE.model_copy(update={"iterations": 2})
+    new, old = lines.new[0], lines.original
+    found = dict(adapt(source, dataset, lines, brief, methods=[name for name in METHODS if name != "source"]).methods)
+    rebalanced = brief.model_copy(update={"rebalance": True})
+    found["rebalanced"] = adapt(source, dataset, lines, rebalanced, methods=["dann"]).chosen
+    found["jointly"] = adapt_jointly(source, lines, brief, with_original=True)
+    asked = ask(source, new, SEEN, seed=1)
+    for name, way in STRATEGIES.items():
+        answers = asked.taught(name) if way.asks else None
+        found[name] = retrain(source, lines, brief, mentored=answers, strategy=name)
+    spec, grid = source.preprocess, source.grid
+    normals = views_of(new, [one for one in new.train if one.healthy], spec, grid=grid, labelled=True)
+    original = old, views_of(old, old.train, spec, grid=grid, labelled=True)
+    for name in TRANSFERS:
+        found[f"transfer {name}"] = transfer(source, normals, brief, methods=[name], original=original).chosen
+    assert len(found) == len(METHODS) + 2 + len(STRATEGIES) + len(TRANSFERS)
+    held = views_of(new, new.mentor, spec, grid=grid, labelled=True)
+    for name, one in found.items():
+        assert np.isfinite(judge(one, "new", held).logits).all(), name
 
 
 def test_a_tiled_line_goes_round_the_commands(source: Checkpoint, plates: Path, tmp_path: Path) -> None:
