@@ -170,6 +170,7 @@ class Playback:
         self._playing = pictures.play()
         self._waiting: Image | None = None
         self._index = -1
+        self._follows = True
         self._due_ns: int | None = None
         self._end: EndOfFrames | None = None
         self._counters = CameraCounters()
@@ -190,8 +191,10 @@ class Playback:
                 self._waiting = self._next_picture()
             self._wait_until_due(timeout_s)
             now_ns = self._clock.monotonic_ns()
-            frame = Frame(self._waiting, self._name, self._index, self._clock.now(), now_ns)
-            self._waiting = None
+            frame = Frame(
+                self._waiting, self._name, self._index, self._clock.now(), now_ns, follows=self._follows
+            )
+            self._waiting, self._follows = None, True
             self._counters = replace(self._counters, frames=self._counters.frames + 1)
             return frame
 
@@ -225,7 +228,7 @@ class Playback:
             self._note_missing()
             if not self._loop:
                 raise self._end_reached()
-            self._playing = self._pictures.play()
+            self._playing, self._follows = self._pictures.play(), False
 
     def _note_missing(self) -> None:
         missing = self._pictures.missing

@@ -201,8 +201,11 @@ def test_a_lost_camera_is_said_once_and_then_waited_for(script: Script) -> None:
         script.opens.put(CameraLost("rtsp://10.0.0.7/line does not answer"))
     script.opens.put(None)
     script.steps.put(taken(40.0))
-    assert camera.read(WAIT_S).index == 1
+    back = camera.read(WAIT_S)
+    assert (back.index, back.follows) == (1, False), "what went by meanwhile no index counts"
     assert camera.counters.reopened == 1
+    script.steps.put(taken(80.0))
+    assert camera.read(WAIT_S).follows
     script.end(camera)
 
 

@@ -265,5 +265,7 @@ def test_a_frame_that_is_not_due_in_time_is_a_timeout_and_comes_later(tmp_path: 
 def test_a_loop_goes_on_counting(tmp_path: Path) -> None:
     folder_of(tmp_path, 2)
     camera = open_camera(f"file:{tmp_path}", settings(pace="max", loop=True))
-    assert [camera.read(1).index for _ in range(5)] == [0, 1, 2, 3, 4]
+    read = [camera.read(1) for _ in range(5)]
+    assert [one.index for one in read] == [0, 1, 2, 3, 4]
+    assert [one.follows for one in read] == [True, True, False, True, False], "its beginning follows no end"
     camera.close()
