@@ -40,7 +40,7 @@ class Judgement(Tolerant):
     """SQNR of its outputs with the graph's own weights; none where no bit differs."""
     after_db: float | None
     taken: bool
-    """Whether the fine-tuned weights are better beyond chance, and so are rendered."""
+    """Whether the fine-tuned weights lose less, and so are rendered."""
 
 
 class TunedFile(Tolerant):

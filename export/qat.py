@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from calibration.choosing import Trial, Trials, beats
+from calibration.choosing import TIE_DB, Trial, Trials
 from calibration.collect import check_size, entries_of, inputs_of
 from calibration.graphs import Graph
 from calibration.pictures import balanced
@@ -27,7 +27,7 @@ from edge_sdk.vision.preprocess import PreprocessSpec
 from export.trainable import FakeQuantised, TorchGraph, check_same
 from export.tuning import Plan, tune
 
-__all__ = ["Parting", "parted", "quantisation_aware"]
+__all__ = ["Parting", "loses_less", "parted", "quantisation_aware"]
 
 Steps = Callable[[str, int, int], None]
 
@@ -98,8 +98,7 @@ def quantisation_aware(
         progress: Told of every step.
 
     Returns:
-        The weights, and for each rendering whether they are taken: only where its outputs' SQNR on the judging pictures
-        beats that with the graph's own weights beyond chance.
+        The weights, and for each rendering whether they are taken: where it ``loses_less`` on the judging pictures.
 
     Raises:
         FormatError: Table, preprocessing or graph do not fit each other, or torch cannot compute the graph.
@@ -151,10 +150,25 @@ def quantisation_aware(
         before, after = pair
         found.append(
             Judgement(
-                before_db=_finite(before.sqnr_db), after_db=_finite(after.sqnr_db), taken=beats(after, before)
+                before_db=_finite(before.sqnr_db), after_db=_finite(after.sqnr_db), taken=loses_less(after, before)
             )
         )
     return Tuned(said.model_copy(update={"trt": found[0], "cpu": found[1]}), made.weights)
+
+
+def loses_less(after: Trial, before: Trial) -> bool:
+    """Whether a rendering's SQNR is better by more than ``TIE_DB`` over all pictures, and better in their mean.
+
+    Both must say so: one picture with a great error can decide the first, many with hardly any the second.  No more is
+    asked, as either rendering is held against FP32 again, by the report's gates.
+    """
+    gain = _bounded(after.sqnr_db) - _bounded(before.sqnr_db)
+    pairs = zip(after.by_picture, before.by_picture, strict=True)
+    return gain > TIE_DB and sum(_bounded(new) - _bounded(old) for new, old in pairs) > 0
+
+
+def _bounded(decibels: float) -> float:
+    return min(200.0, max(-200.0, decibels))
 
 
 def _finite(decibels: float) -> float | None:

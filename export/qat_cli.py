@@ -136,5 +136,5 @@ def _sentence(name: str, judged: Judgement, n: int) -> str:
     before, after = (
         "no error" if value is None else f"{value:.1f} dB" for value in (judged.before_db, judged.after_db)
     )
-    verdict = "the fine-tuned weights are taken" if judged.taken else "no better beyond chance, so its weights stay"
+    verdict = "the fine-tuned weights are taken" if judged.taken else "no better, so its weights stay"
     return f"for {name} {before} before and {after} after, on {n} pictures that trained nothing: {verdict}"

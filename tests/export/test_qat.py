@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from onnx import ModelProto, numpy_helper
 
 from calibration.calibrating import calibrate
-from calibration.choosing import Noise
+from calibration.choosing import Noise, Trial
 from calibration.cli import app as calibration_app
 from calibration.collect import frames_of
 from calibration.exported import Exported, exported_bytes, preprocess_bytes
@@ -29,7 +30,7 @@ from edge_sdk.errors import DatasetError, FormatError, RangeError
 from edge_sdk.manifest import ClassThresholds
 from edge_sdk.testing import drawn_picture
 from export.cli import app
-from export.qat import Parting, parted, quantisation_aware
+from export.qat import Parting, loses_less, parted, quantisation_aware
 from export.trainable import FakeQuantised, TorchGraph
 from export.tuning import Plan, noise_to_signal, rate_at, tune
 from tests.calibration.conftest import SPEC
@@ -209,6 +210,25 @@ def test_weights_that_are_not_better_are_not_taken(
 ) -> None:
     found = quantisation_aware(graph, table, parts, SPEC, Plan(epochs=1, rate=rate)).said
     assert not found.trt.taken and not found.cpu.taken
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "better"),
+    [
+        ((20.0, (20.0, 20.0)), (21.0, (21.0, 20.5)), True),
+        ((20.0, (20.0, 20.0)), (20.05, (22.0, 22.0)), False),
+        # better on the whole for one picture, and worse on most
+        ((20.0, (10.0, 40.0, 40.0)), (22.0, (12.0, 35.0, 35.0)), False),
+        ((20.0, (20.0, 20.0)), (19.0, (25.0, 25.0)), False),
+        ((math.inf, (math.inf,)), (math.inf, (math.inf,)), False),
+        ((20.0, (20.0,)), (math.inf, (math.inf,)), True),
+        ((20.0, (20.0,)), (-math.inf, (-math.inf,)), False),
+    ],
+)
+def test_better_is_what_loses_less_on_the_whole_and_picture_by_picture(
+    before: tuple[float, tuple[float, ...]], after: tuple[float, tuple[float, ...]], better: bool
+) -> None:
+    assert loses_less(Trial(*after), Trial(*before)) is better
 
 
 class Ended(Exception):
@@ -411,7 +431,7 @@ def test_what_does_not_help_is_said_and_nothing_is_written(work: Path, typical: 
     words = ("qat", work / "model.onnx", "--pictures", typical, "--out", work, "--epochs", "1", "--rate", "0.3")
     code, out, talk = call(app, *words)
     assert code == 0, talk
-    assert "no better beyond chance, so its weights stay" in out
+    assert "no better, so its weights stay" in out
     assert out.endswith("nothing was written: the calibrated graphs stay as they are\n")
     there = ["export.json", "model.onnx", "preprocess.json", "ranges.json"]
     assert sorted(path.name for path in work.iterdir()) == there
