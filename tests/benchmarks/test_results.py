@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -147,6 +148,8 @@ def test_two_steps_of_one_name_are_refused(tmp_path: Path) -> None:
 def test_the_page_marks_what_is_unmet_and_shows_intervals() -> None:
     musts = [{"key": "R4.import_s", "value": 0.41, "low": 0.4, "high": 0.42, "met": False}]
     result = ResultFile.model_validate(content(musts=musts, notes=["cv2 takes 0.3 s"]))
+    piped = {**BOUNDS, "R4.import_s": replace(BOUNDS["R4.import_s"], what="|a| of b")}
+    assert r"| \|a\| of b | at most 0.3 s |" in page({"R4": result}, piped)
     said = page({"R4": result}, BOUNDS)
     assert "| time to import | at most 0.3 s | 0.41 (0.4 to 0.42) | **UNMET** |" in said
     assert "- cv2 takes 0.3 s" in said
