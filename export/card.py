@@ -120,6 +120,8 @@ def _int8(report: ReportFile | None, left_out: Mapping[str, str]) -> str:
 
 def _golden(golden: GoldenSet) -> str:
     few = "" if len(golden.frames) >= FEWEST else f" Fewer than {FEWEST}: weak evidence."
+    if golden.crowded:
+        few = f" A bundle holds no more of such large frames.{few}"
     return (
         f"{len(golden.frames)} of the {golden.looked_at} pictures looked at; {golden.unclear} were too close to "
         f"their uncertain band.{few}"

@@ -154,7 +154,9 @@ def pack(
             )
         frames = len(packed.golden.frames)
         if frames < FEWEST:
-            say(f"warning: only {frames} golden frames; with {FEWEST} or more a station's proof says more")
+            few = f"warning: only {frames} golden frames, {_mib(packed.golden.picture_bytes)} of pictures: weak evidence; "
+            more = f"with {FEWEST} or more a station's proof says more"
+            say(few + ("a bundle holds no more of so large frames" if packed.golden.crowded else more))
         for role, why in packed.left_out.items():
             say(f"{role} is left out: {why}")
         for role, why in packed.unwatched.items():
@@ -168,6 +170,7 @@ def pack(
             "left_out": packed.left_out,
             "unwatched": packed.unwatched,
             "golden_frames": frames,
+            "golden_bytes": packed.golden.picture_bytes,
             "signed": packed.signed,
         }
         hand_out(found, as_json=as_json, text=f"{packed.path}: {packed.id[:16]}, {frames} golden frames")
@@ -218,6 +221,10 @@ def diff(
         )
         text = "\n".join(f"{place}: {old} -> {new}" for place, (old, new) in found.items()) or "no difference"
         hand_out({place: list(pair) for place, pair in found.items()}, as_json=as_json, text=text)
+
+
+def _mib(count: int) -> str:
+    return f"{count / 2**20:.0f} MiB" if count >= 2**20 else f"{count / 2**10:.0f} KiB"
 
 
 def _now() -> datetime:

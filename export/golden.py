@@ -24,8 +24,11 @@ from edge_sdk.vision.tiles import outputs_of_frame
 __all__ = ["FEWEST", "MOST", "GoldenSet", "golden_set"]
 
 FEWEST, MOST = 16, 64
-_MOST_BYTES = 48 << 20
-"""Of the pictures together, uncompressed: a station reads them all when it activates a bundle."""
+_ENOUGH_BYTES = 48 << 20
+"""Of the pictures together, uncompressed, which a station reads when it activates a bundle: no more than ``FEWEST``
+where they take as much."""
+_MOST_BYTES = 192 << 20
+"""Not even ``FEWEST`` where they take more: of frames of 12 megapixels five.  One of each verdict there always is."""
 _MARGIN = 0.25
 """How far, in logits, a frame's surest cell must lie from its class's band."""
 
@@ -45,8 +48,15 @@ class GoldenSet:
     """Role of an INT8 graph to the gates that it broke on all the pictures looked at."""
     outputs: dict[str, dict[str, Array]]
     """As ``expected``, of all the pictures looked at."""
+    crowded: bool
+    """There are fewer frames than there could be, as they would take more than a bundle should hold."""
     facts: Floats
     """``(N, 6)`` of all the pictures looked at, see ``edge_sdk.quality.facts``."""
+
+    @property
+    def picture_bytes(self) -> int:
+        """Of the frames together, uncompressed."""
+        return sum(frame.nbytes for frame in self.frames)
 
     def frames_npz(self) -> bytes:
         """``golden/frames.npz``: one array where all sizes are equal, else one a picture."""
@@ -133,11 +143,8 @@ def golden_set(
     kept: list[int] = []
     for place in places[:MOST]:
         picture = read_image(samples[place])
-        if (
-            kept
-            and sum(frame.nbytes for frame in frames) + picture.nbytes > _MOST_BYTES
-            and len(kept) >= FEWEST
-        ):
+        size = sum(frame.nbytes for frame in frames) + picture.nbytes
+        if (size > _ENOUGH_BYTES and len(kept) >= FEWEST) or (size > _MOST_BYTES and len(kept) >= 2):
             break
         frames.append(picture)
         kept.append(place)
@@ -147,6 +154,7 @@ def golden_set(
         expected={role: {name: values[kept] for name, values in by.items()} for role, by in whole.items()},
         looked_at=len(samples),
         unclear=int((~clear).sum()),
+        crowded=len(kept) < len(places[:MOST]),
         findings=findings,
         outputs=whole,
         facts=np.stack(facts),

@@ -29,6 +29,7 @@ from edge_sdk.quality.gates import verdicts
 from edge_sdk.runners import open_runner
 from edge_sdk.vision.decode import confidence_from_logits
 from edge_sdk.vision.preprocess import preprocess
+from export import golden
 from export.cli import app
 from tests.export.conftest import BAND, SPEC, call, pictures
 
@@ -290,11 +291,32 @@ def test_a_bundle_of_fp32_alone_is_a_bundle(packing: Packing) -> None:
     assert packing.opened().model("auto")[1] == "fp32"
 
 
+def test_large_frames_are_fewer_but_never_without_one_of_each_verdict(
+    packing: Packing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packing.pack()
+    usual = packing.opened().golden().frames
+    for most, count in ((5, 5), (1, 2)):
+        monkeypatch.setattr(golden, "_MOST_BYTES", most * usual[0].nbytes)
+        code, stdout, talk = packing.pack("--json")
+        assert code == 0, talk
+        said = json.loads(stdout)
+        assert (said["golden_frames"], said["golden_bytes"]) == (count, count * usual[0].nbytes)
+        assert f"warning: only {count} golden frames, {said['golden_bytes'] / 1024:.0f} KiB of pictures: weak" in talk
+        assert " evidence; a bundle holds no more of so large frames\n" in talk
+        opened = packing.opened()
+        confidence = confidence_from_logits(opened.golden().expected["cells"])
+        assert set(verdicts(confidence, opened.thresholds).tolist()) == {0, 2}
+        assert "A bundle holds no more of such large frames. Fewer than 16: weak evidence." in (
+            opened.root / "card.md"
+        ).read_text(encoding="utf-8")
+
+
 def test_a_small_set_gives_fewer_golden_frames_and_says_so(packing: Packing, tmp_path: Path) -> None:
     packing.golden = pictures(tmp_path / "few", 6, seed=100)
     code, _, talk = packing.pack()
     assert code == 0
-    assert "warning: only 6 golden frames; with 16 or more a station's proof says more" in talk
+    assert "of pictures: weak evidence; with 16 or more a station's proof says more" in talk
 
 
 # -- trust

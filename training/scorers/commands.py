@@ -188,6 +188,9 @@ def commission(
     side_px: Annotated[
         int | None, typer.Option(min=64, max=2048, help="Side of the network's input; 256 if not given.")
     ] = None,
+    stretch: Annotated[
+        bool, typer.Option("--stretch", help="Take pictures of several sizes, and stretch each to one.")
+    ] = False,
     iterations: Annotated[
         int | None, typer.Option(min=1, help="Steps of a method that is trained; its own number if not given.")
     ] = None,
@@ -224,7 +227,7 @@ def commission(
         for note in found.notes:
             say(note)
         with shown() as (progress, _):
-            made = made_of(found, recipe, place, lent=lent, key=key, progress=progress)
+            made = made_of(found, recipe, place, lent=lent, key=key, stretch=stretch, progress=progress)
         for sentence in made.facts["notes"]:
             if sentence not in found.notes:
                 say(sentence)

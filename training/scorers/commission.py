@@ -113,16 +113,18 @@ def commission(
     *,
     lent: Path | None = None,
     key: Path | None = None,
+    stretch: bool = False,
     progress: Progress = quiet,
 ) -> Commissioned:
     """Make a line's first model out of good parts.
 
     Args:
-        normals: Good parts, of one size.
+        normals: Good parts, of one size unless ``stretch``.
         recipe: Method, rate of false alarms, seed.
         place: Where to write.
         lent: A checkpoint that lends its trunk.
         key: To sign with; without it the bundle is unsigned.
+        stretch: Pictures may have several sizes, as a line-scan camera's; each is stretched to one.
         progress: Told of every step.
 
     Raises:
@@ -131,7 +133,7 @@ def commission(
     """
     began = time.monotonic()
     checkpoint, said, held = fit_scorer(
-        normals, recipe, lent=lent, strict=True, resume=resume_beside(place.folder), progress=progress
+        normals, recipe, lent=lent, strict=True, stretch=stretch, resume=resume_beside(place.folder), progress=progress
     )
     kept, work = place.folder / "checkpoint", place.folder / "graphs"
     place.folder.mkdir(parents=True, exist_ok=True)

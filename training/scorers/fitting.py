@@ -77,6 +77,7 @@ def fit_scorer(
     *,
     lent: Path | None = None,
     strict: bool = False,
+    stretch: bool = False,
     resume: Path | None = None,
     progress: Progress = quiet,
 ) -> tuple[Checkpoint, Distances, tuple[Sample, ...]]:
@@ -87,6 +88,7 @@ def fit_scorer(
         recipe: Method and settings.
         lent: A checkpoint whose trunk is taken as it was trained; without it MobileNetV2 with ImageNet weights.
         strict: Too few normals for the rate asked for, and pictures of several sizes, are errors.
+        stretch: Pictures of several sizes are no error, even so.
         resume: File that keeps the state of a training under way; nothing to what is fitted in one pass.
         progress: Told of every picture, and of every step of a training.
 
@@ -98,7 +100,7 @@ def fit_scorer(
         ConfigError: The weights of the trunk are not here.
         RangeError: The trunk says the same of every picture.
     """
-    size, alike = usual_size(normals.samples, strict=strict)
+    size, alike = usual_size(normals.samples, strict=strict and not stretch)
     fits, holds = split_normals(normals.samples, seed=recipe.seed)
     check_not_blank(fits[:FIRST], normals.root)
     spec, arguments, trunk = _started(recipe, size, lent)

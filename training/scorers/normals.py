@@ -150,7 +150,8 @@ def usual_size(samples: Sequence[Sample], *, strict: bool) -> tuple[tuple[int, i
         tall, wide = sizes[other[0].image]
         raise DatasetError(
             f"{other[0].path} is {wide} x {tall} ({len(other)} pictures are of another size), but {count} are "
-            f"{width} x {height}; a station's camera gives one size, so give pictures of one"
+            f"{width} x {height}; most cameras give one size, so give pictures of one, or stretch them all to one: "
+            "--stretch"
         )
     if other:
         # the size that most have may be that of a few in a hundred, and nothing like the others

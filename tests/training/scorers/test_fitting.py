@@ -147,12 +147,16 @@ def test_a_set_of_defects_alone_is_refused(tmp_path: Path) -> None:
 def test_pictures_of_several_sizes_are_refused_where_a_station_is_made(trunk: Path, tmp_path: Path) -> None:
     folder = write_normals(tmp_path / "good", pictures=12)
     cv2.imwrite(str(folder / "zzz.png"), plate(1, height=200, width=128))
-    said = r"zzz.png is 128 x 200 \(1 pictures are of another size\), but 12 are 128 x 96; a station's camera gives one"
-    with pytest.raises(DatasetError, match=said):
+    said = r"zzz.png is 128 x 200 \(1 pictures are of another size\), but 12 are 128 x 96; most cameras give one size"
+    with pytest.raises(DatasetError, match=said) as refused:
         fit_scorer(normals_in(folder), RECIPE, lent=trunk, strict=True)
     checkpoint, _, _ = fit_scorer(normals_in(folder), RECIPE, lent=trunk)
     # padding would be strange in the pictures that have it
     assert checkpoint.preprocess.resize == "stretch"
+    assert "--stretch" in str(refused.value)
+    easy = RECIPE.model_copy(update={"alpha": 0.2})
+    again, _, _ = fit_scorer(normals_in(folder), easy, lent=trunk, strict=True, stretch=True)
+    assert again.preprocess == checkpoint.preprocess
     told = "the good parts are of several sizes; every picture is stretched to 96 x 96"
     assert told in checkpoint.data["notes"]
 
