@@ -154,7 +154,8 @@ def pack(
             )
         frames = len(packed.golden.frames)
         if frames < FEWEST:
-            few = f"warning: only {frames} golden frames, {_mib(packed.golden.picture_bytes)} of pictures: weak evidence; "
+            size = _mib(packed.golden.picture_bytes)
+            few = f"warning: only {frames} golden frames, {size} of pictures: weak evidence; "
             more = f"with {FEWEST} or more a station's proof says more"
             say(few + ("a bundle holds no more of so large frames" if packed.golden.crowded else more))
         for role, why in packed.left_out.items():

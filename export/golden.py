@@ -45,7 +45,7 @@ class GoldenSet:
     unclear: int
     """Pictures whose verdict is too close to call."""
     findings: dict[str, tuple[Finding, ...]]
-    """Role of an INT8 graph to the gates that it broke on all the pictures looked at."""
+    """Role of an INT8 graph to the gates that it broke on all the pictures looked at, or else on the golden frames."""
     outputs: dict[str, dict[str, Array]]
     """As ``expected``, of all the pictures looked at."""
     crowded: bool
@@ -148,6 +148,11 @@ def golden_set(
             break
         frames.append(picture)
         kept.append(place)
+    for role in (role for role in known if role != "fp32" and not findings.get(role)):
+        # a station looks at these alone, and refuses what breaks a gate there
+        findings[role] = judge(
+            compare(cells[kept], known[role][kept], bands, temperature=temperature), gates, against="fp32"
+        )
     return GoldenSet(
         names=tuple(samples[place].image for place in kept),
         frames=tuple(frames),

@@ -43,6 +43,11 @@ class Areas:
     def __len__(self) -> int:
         return len(self.logits)
 
+    def __getitem__(self, places: Sequence[int]) -> Areas:
+        """Of some of the pictures."""
+        chosen = list(places)
+        return Areas(self.logits[chosen], self.valid[chosen], None if self.raw is None else self.raw[chosen])
+
     def confidence(self, temperature: Array | float = 1.0) -> Floats:
         """``(N, K, h, w)`` in [0, 1]; 0 where no area speaks.
 

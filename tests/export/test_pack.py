@@ -19,13 +19,15 @@ from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from onnx import numpy_helper
 
 from calibration.exported import exported_bytes, read_exported
+from calibration.pictures import pictures_in
 from calibration.report_file import ReportFile
 from calibration.sessions import open_session
 from edge_sdk.bundles.archive import Bundle, open_bundle
 from edge_sdk.bundles.proof import prove
 from edge_sdk.documents import canonical_json, read_json, sha256_hex, write_atomic
 from edge_sdk.errors import BundleDamaged
-from edge_sdk.quality.gates import verdicts
+from edge_sdk.quality.gates import Gates, verdicts
+from edge_sdk.quality.measures import sqnr_db
 from edge_sdk.runners import open_runner
 from edge_sdk.vision.decode import confidence_from_logits
 from edge_sdk.vision.preprocess import preprocess
@@ -536,3 +538,28 @@ def test_the_report_in_the_bundle_is_the_one_that_was_made(packing: Packing) -> 
     report = read_json(opened.root / "calibration" / "report.json", ReportFile)
     cpu = opened.file("int8-cpu")
     assert cpu is not None and report.renderings["cpu"].sha256 == sha256_hex(cpu.read_bytes())
+
+
+def test_a_rendering_that_breaks_a_gate_on_the_golden_frames_alone_is_left_out(
+    packing: Packing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A station looks at these and no others, and would refuse it."""
+    graphs = {role: packing.work / name for role, name in (("fp32", "model.onnx"), ("int8-cpu", "model.cpu.onnx"))}
+    samples, exported = pictures_in(packing.golden), read_exported(packing.work / "export.json")
+
+    def made(least: float) -> golden.GoldenSet:
+        return golden.golden_set(
+            graphs, samples, SPEC, exported.bands(), exported.temperature(), gates=Gates(sqnr_fp32_db=least)
+        )
+
+    whole = made(0.0)
+    places = [[sample.image for sample in samples].index(name) for name in whole.names]
+    both = [whole.outputs[role]["cells"] for role in ("fp32", "int8-cpu")]
+    everywhere = sqnr_db(*both)
+    some = [sqnr_db(*(cells[places[:most]] for cells in both)) for most in range(1, len(places))]
+    there = min(some)
+    assert there < everywhere  # else this says nothing
+    monkeypatch.setattr(golden, "MOST", 1 + some.index(there))
+    (finding,) = made((everywhere + there) / 2).findings["int8-cpu"]
+    assert finding.gate == "sqnr_db" and finding.value == pytest.approx(there)
+    assert made(there - 1e-3).findings == {"int8-cpu": ()}
