@@ -133,7 +133,8 @@ def test_what_a_folder_imports_is_what_its_extras_bring(folder: str) -> None:
     brought = {re.split(r"[<>=\[]", r)[0].lower().replace("_", "-") for r in wanted}
     homes = metadata.packages_distributions()
     # a Jetson's system packages, and peers that a benchmark measures where they are installed
-    elsewhere = {"tensorrt", "gi", "ultralytics", "anomalib", "timm", "torchvision"}
+    peers = {"ultralytics", "anomalib", "modelopt", "openvino", "nncf"}
+    elsewhere = {"tensorrt", "gi", "timm", "torchvision", *peers}
     for module, file in third_parties(folder).items():
         if module in elsewhere:
             continue
