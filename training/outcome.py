@@ -185,9 +185,10 @@ def figures_in_words(line: str, figures: Mapping[str, Any]) -> str:
     interval = "" if low is None else f" [{low:.3f}, {high:.3f}]"
     left_out = figures.get("left_out")
     seen = f"; {left_out} pictures that the model was made of are left out" if left_out else ""
+    strange = f"; {figures['strange']}" if figures.get("strange") else ""
     return (
         f"{line}: AP {figures['ap']:.3f}{interval}, precision {figures['precision']:.2f}, "
-        f"recall {figures['recall']:.2f} ({figures['unit']} of {figures['n']} pictures{seen})"
+        f"recall {figures['recall']:.2f} ({figures['unit']} of {figures['n']} pictures{seen}){strange}"
     )
 
 

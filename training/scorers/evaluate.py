@@ -19,7 +19,7 @@ from edge_sdk.quality.novelty import confidence_of_distances
 from edge_sdk.vision.preprocess import PreprocessSpec, cells_of_mask
 from training.checkpoint import Checkpoint
 from training.scorers.distances import distances_of, scorer_of
-from training.scorers.normals import held_back
+from training.scorers.normals import FEWEST, held_back
 from training.train import Progress, quiet
 
 __all__ = ["evaluate_scorer", "evaluated_samples", "figures_of_maps"]
@@ -38,7 +38,8 @@ def evaluate_scorer(checkpoint: Checkpoint, data: Sequence[Path], *, progress: P
 
     Returns:
         See ``figures_of_maps``; beside them ``false_alarms`` and ``found``, the shares of good and of defective
-        pictures that a station would not pass, and ``left_out``, how many pictures of the set the scorer was made of.
+        pictures that a station would not pass, ``strange``, what is to be said where the pictures are of something
+        else altogether, or ``None``, and ``left_out``, how many pictures of the set the scorer was made of.
 
     Raises:
         DatasetError: There is no truth to compare with.
@@ -54,14 +55,26 @@ def evaluate_scorer(checkpoint: Checkpoint, data: Sequence[Path], *, progress: P
     sure = confidence_of_distances(said.highest, state.normals)
     low = float(state.thresholds.pass_below[0])
     precision, recall = precision_recall_at(sure, defective, low)
+    good = sure[~defective]
     return {
         **figures,
         "left_out": sum(one.healthy is not None for one in dataset.samples) - len(samples),
         "precision": round(precision, 4),
         "recall": round(recall, 4),
-        "false_alarms": round(float((sure[~defective] >= low).mean()), 4) if (~defective).any() else None,
+        "false_alarms": round(float((good >= low).mean()), 4) if good.size else None,
         "found": round(float((sure[defective] >= low).mean()), 4) if defective.any() else None,
+        "strange": _of_another_part(int((good >= low).sum()), good.size),
     }
+
+
+def _of_another_part(stopped: int, of: int) -> str | None:
+    """What is said where most good parts would be stopped: no threshold was meant to do that."""
+    if of < FEWEST or stopped <= of / 2:
+        return None
+    return (
+        f"{stopped} of {of} good parts would be stopped: they are not of the parts that the scorer was fitted on, or "
+        "another light or camera took them; fit it on good parts of this line"
+    )
 
 
 def evaluated_samples(dataset: Dataset, *, seed: int, seen: frozenset[str] = frozenset()) -> list[Sample]:

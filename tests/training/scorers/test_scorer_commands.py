@@ -6,10 +6,12 @@ import json
 import shutil
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from edge_sdk.errors import ConfigError
-from edge_sdk.quality.datasets import load_dataset
+from edge_sdk.quality.datasets import load_dataset, picture_size
 from tests.export.conftest import call
 from tests.training.drawn import write_set
 from tests.training.scorers.normal_parts import write_normals, write_trunk
@@ -42,6 +44,19 @@ def test_a_scorer_is_judged_by_pictures_and_by_places(fitted: tuple[Path, Path],
     assert (found["n"], found["left_out"]) == (36, 24)
     assert "36 pictures; 24 pictures that the model was made of are left out" in figures_in_words("original", found)
     assert json.loads((tmp_path / "e" / "evaluation.json").read_text())["original"]["au_pro"] == found["au_pro"]
+
+
+def test_pictures_of_another_part_are_told(fitted: tuple[Path, Path], tmp_path: Path) -> None:
+    data, scorer = fitted
+    other = Path(shutil.copytree(data, tmp_path / "other"))
+    for number, one in enumerate(load_dataset(other).samples):
+        rows, columns = picture_size(one.path)
+        cv2.imwrite(str(one.path), np.random.default_rng(number).integers(0, 256, (rows, columns, 3), np.uint8))
+    code, told, talk = call(app, "evaluate", scorer, "--data", other)
+    assert code == 0, talk
+    good = sum(bool(one.healthy) for one in load_dataset(other).samples)
+    assert f"; {good} of {good} good parts would be stopped: they are not of the parts that the scorer" in told
+    assert "would be stopped" not in call(app, "evaluate", scorer, "--data", data)[1]
 
 
 def test_pictures_that_a_scorer_was_made_of_are_left_out_under_whatever_name(
