@@ -36,7 +36,7 @@ def qat(
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="Rounds over the pictures.")] = 10,
     rate: Annotated[
         float, typer.Option("--rate", help="Highest learning rate, in units of each weight tensor's own size.")
-    ] = 1e-3,
+    ] = 3e-4,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Frames a step.")] = 8,
     most: Annotated[int, typer.Option("--max", min=1, help="Pictures trained on, chosen evenly.")] = 256,
     most_float: Annotated[
@@ -61,7 +61,7 @@ def qat(
     """
     with refusals():
         if not rate > 0:
-            raise ConfigError(f"--rate is {rate:g}; give a number above 0, e.g. 0.001")
+            raise ConfigError(f"--rate is {rate:g}; give a number above 0, e.g. 0.0003")
         import torch
 
         from export.qat import parted, quantisation_aware

@@ -36,7 +36,7 @@ class Plan:
     """How long, how fast, and in which order."""
 
     epochs: int = 10
-    rate: float = 1e-3
+    rate: float = 3e-4
     """Highest, of Adam, in units of each tensor's own size."""
     batch: int = 8
     seed: int = 0

@@ -46,7 +46,7 @@ from tests.calibration.networks import (
 from tests.export.conftest import call
 
 CPU = torch.device("cpu")
-PLAN = Plan(epochs=5)
+PLAN = Plan(epochs=5, rate=1e-3)
 
 
 def drawn(folder: Path, count: int, *, seed: int = 0) -> Path:
@@ -394,7 +394,7 @@ def work(made: Path, tmp_path: Path) -> Path:
 def test_from_ranges_to_a_report_of_the_fine_tuned_graph(work: Path, typical: Path, tmp_path: Path) -> None:
     model = work / "model.onnx"
     fp32 = model.read_bytes()
-    words = ("qat", model, "--pictures", typical, "--out", work, "--epochs", "5", "--seed", "7")
+    words = ("qat", model, "--pictures", typical, "--out", work, "--epochs", "5", "--rate", "1e-3", "--seed", "7")
     code, out, talk = call(app, *words)
     assert code == 0, talk
     assert "warning: only 48 pictures to train on; below 64 the weights may fit these pictures and no others" in talk
@@ -443,7 +443,7 @@ def test_what_does_not_help_is_said_and_nothing_is_written(work: Path, typical: 
 @pytest.mark.parametrize(
     ("more", "code", "sentence"),
     [
-        (["--rate", "0"], 2, "--rate is 0; give a number above 0, e.g. 0.001"),
+        (["--rate", "0"], 2, "--rate is 0; give a number above 0, e.g. 0.0003"),
         (["--device", "cuda:77"], 2, "--device cuda:77 cannot be used ("),
         (["--device", "gpu"], 2, "--device gpu cannot be used ("),
         (["--ranges", "missing.json"], 1, "missing.json cannot be read"),
