@@ -48,8 +48,9 @@ MINUTES = 45.0
 NEEDS = ("torch", "onnxruntime", "../shared/data/backbone_mobilenetv2",
          *(f"../shared/data/{name}" for name in SETS.values()))  # fmt: skip
 
-SEEDS = (1, 2)
-"""Seed 0 was seen in part by a run that was stopped."""
+SEEDS = (3, 4)
+"""Seeds 1 and 2 were reported with the defaults of before, and 0 was seen in part; what was seen led to the defaults of
+now, which were chosen on the seeds from 100 on, so they are judged on seeds that nobody has seen."""
 QUICK_SEEDS = (100,)
 """A quick run shows nothing of the reported seeds."""
 TRAINED = ("stfpm", "supersimple")

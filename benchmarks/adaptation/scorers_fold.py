@@ -22,7 +22,7 @@ __all__ = ["CALIBRATED_ON", "FORMS", "Parts", "fold_of", "located", "parts_of", 
 
 CALIBRATED_ON = 64
 """Fitted normals that ranges are taken of, at most, as ``commission`` does."""
-COVARIANCES = ("shared", "diagonal", "position")
+COVARIANCES = ("block", "shared", "diagonal", "position")
 """Of the Gaussian; the first is the default."""
 QUICK = {"iterations": 20, "side_px": 128}
 FORMS = ("torch", "onnx", "int8", "int8_trt")

@@ -42,6 +42,7 @@ class Scorer(str, Enum):
 class CovarianceOf(str, Enum):
     """Whose the Gaussian's covariance is."""
 
+    block = "block"
     shared = "shared"
     position = "position"
     diagonal = "diagonal"
@@ -49,7 +50,9 @@ class CovarianceOf(str, Enum):
 
 ScorerCovariance = Annotated[
     CovarianceOf | None,
-    typer.Option("--covariance", help="Of gaussian: one for all places (default), or of each place of the picture."),
+    typer.Option(
+        "--covariance", help="Of gaussian: of each 2 x 2 cells of the picture (default), of all places, or of each."
+    ),
 ]
 ScorerAlpha = Annotated[
     float | None,

@@ -17,7 +17,7 @@ from training.networks.mobilenet import MobileNetV2
 from training.networks.resnet import ResNet18
 from training.networks.timm_trunk import TimmTrunk
 
-__all__ = ["Joined", "Stages", "channel_scale", "joined_maps"]
+__all__ = ["Joined", "Stages", "averaged", "channel_scale", "joined_maps"]
 
 TAPS = {"resnet18": (0, 1, 2), "mobilenetv2": (1, 2, 4)}
 """Which stages are looked at by habit: strides 4, 8 and 16; of timm's those of these strides that there are."""
@@ -92,7 +92,7 @@ class Joined(nn.Module):
         joined = whole[0]
         for one in whole[1:]:
             joined = joined + one
-        return _averaged(joined)
+        return averaged(joined)
 
     def set_linear(self, weight: Tensor, bias: Tensor) -> None:
         """Make it ``weight f + bias``, ``(width, D)`` and ``(width,)`` over the concatenated channels."""
@@ -114,7 +114,7 @@ def joined_maps(maps: Sequence[Tensor], strides: Sequence[int], stride: int) -> 
         Roth et al., Towards total recall in industrial anomaly detection, CVPR 2022, section 3.1 (locally aware
         patch features).
     """
-    return _averaged(torch.cat([_on_grid(one, own, stride) for one, own in zip(maps, strides, strict=True)], dim=1))
+    return averaged(torch.cat([_on_grid(one, own, stride) for one, own in zip(maps, strides, strict=True)], dim=1))
 
 
 def channel_scale(maps: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
@@ -152,5 +152,6 @@ def _on_grid(x: Tensor, own: int, stride: int) -> Tensor:
     return F.interpolate(x, scale_factor=own // stride, mode="nearest") if own > stride else x
 
 
-def _averaged(x: Tensor) -> Tensor:
+def averaged(x: Tensor) -> Tensor:
+    """``(N, C, h, w)`` over 3 x 3 cells, at the border over those that there are."""
     return F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)

@@ -38,6 +38,9 @@ __all__ = ["ScorerRecipe", "fit_scorer"]
 
 FIRST = 32
 """Pictures that the channels' scales are measured on."""
+SMOOTHED = ("patchcore",)
+"""Whose distances are averaged over 3 x 3 cells: a nearest neighbour is far off by chance more often than a mean is.
+On seeds from 100 on it gained 0.03 of ``patchcore``'s AUROC and nothing of the Gaussian's."""
 RIM = 64
 """Pictures, at most, that what the border adds to distances is measured on."""
 
@@ -46,11 +49,11 @@ class ScorerRecipe(Document):
     """Everything besides the pictures that a scorer depends on."""
 
     method: Literal["gaussian", "patchcore", "stfpm", "supersimple"] = "gaussian"
-    covariance: Covariance = "shared"
-    """Of ``gaussian``: one for all places, or one a place, full or diagonal."""
+    covariance: Covariance = "block"
+    """Of ``gaussian``: one for all places, one a block of cells, or one a place, full or diagonal."""
     rank: int = Field(100, ge=1, le=512)
     """Dimensions that features are projected to."""
-    bank: int = Field(1000, ge=1, le=16384)
+    bank: int = Field(3000, ge=1, le=16384)
     """Of ``patchcore``: normal features kept."""
     iterations: int | None = Field(None, ge=1)
     """Steps of what is trained, ``stfpm`` and ``supersimple``; the method's own number if not given."""
@@ -181,13 +184,14 @@ def _fitted_without_suspects(
 ) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
     """Fit without those that lie far beyond the others; they set no threshold, so none is moved.
 
-    What is trained learns a defect by heart, and a bank remembers it before all else, so neither is surprised by it: a
-    Gaussian looks there first.
+    What is trained learns a defect by heart, a bank remembers it before all else, and to a place's own covariance it is
+    one of few, so none is surprised by it: a Gaussian of all places looks there first.
     """
     looking = network
-    if not isinstance(network.head, GaussianHead):
+    if not isinstance(network.head, GaussianHead) or network.head.covariance != "shared":
         looking = gaussian_beside(network, spec, stride=recipe.stride, rank=recipe.rank)
-    _fit(looking, samples, spec, recipe, progress)
+    what = f"fit {recipe.method}"
+    _fit(looking, samples, spec, recipe, progress, what=what if looking is network else "look at good parts")
     seen = distances_of(looking, samples, spec, what="look for defects", progress=progress)
     assert network.rim is not None
     strange = suspicious((seen.maps * rim_of(seen.maps, network.rim.count)).max(axis=(1, 2)))
@@ -199,7 +203,7 @@ def _fitted_without_suspects(
             iterations=recipe.iterations, seed=recipe.seed, resume=resume, told=told, progress=progress,
         )  # fmt: skip
     elif looking is not network or strange.any():
-        _fit(network, kept, spec, recipe, progress)
+        _fit(network, kept, spec, recipe, progress, what=what)
     if not strange.any():
         return samples, ()
     doubt = f"{named(samples, strange)} lie far beyond the other good parts and are not fitted; are they defective?"
@@ -207,12 +211,16 @@ def _fitted_without_suspects(
 
 
 def _fit(
-    network: ScorerNetwork, samples: Sequence[Sample], spec: PreprocessSpec, recipe: ScorerRecipe, progress: Progress
+    network: ScorerNetwork,
+    samples: Sequence[Sample],
+    spec: PreprocessSpec,
+    recipe: ScorerRecipe,
+    progress: Progress,
+    *,
+    what: str,
 ) -> None:
     stages, stride = network.stages, recipe.stride
     done = 0
-    beside = recipe.method != "gaussian" and isinstance(network.head, GaussianHead)
-    what = "look at good parts" if beside else f"fit {recipe.method}"
     with torch.no_grad():
 
         def maps_of(images: Image) -> Tensor:
@@ -247,6 +255,7 @@ def _started(
     across = max(32, 32 * round(recipe.side_px * ratio**0.5 / 32))
     down = max(32, 32 * round(recipe.side_px / ratio**0.5 / 32))
     place: dict[str, Any] = {"height": down, "width_px": across, "stride": recipe.stride, "rim": True}
+    place["smooth"] = recipe.method in SMOOTHED
     common: dict[str, Any] = {"method": recipe.method, **place, **trunk.arguments}
     by_method: dict[str, dict[str, Any]] = {
         "gaussian": {"covariance": recipe.covariance},

@@ -9,22 +9,28 @@ which for ``Q = I`` is the Mahalanobis distance over ``sqrt(D)``, so that normal
 comes before the square: FP16 overflows above 256^2.
 
     shared      one mu and S for all places: right for webs and textures, whatever lies where
+    block       mu and S of each 2 x 2 cells: what always lies alike is told apart, what lies anyhow is still learned
     position    mu(p) and S(p): right for parts that always lie alike
     diagonal    as position, with S(p) diagonal, at a d-th of the memory
 
-A normal of a place is seen once a picture, so ``position`` needs many pictures or a small ``d``.
+A normal of a place is seen once a picture, so ``position`` needs many pictures or a small ``d``.  ``block`` sees
+``n = 4`` cells a picture, at a quarter of the memory, and its covariance is drawn towards that of all places by as many
+cells as there are dimensions, so that few pictures give nearly ``shared``:
+
+    S_block = (n S_cells + d S_all) / (n + d)
 
 Reference:
     Defard, Setkov, Loesch and Audigier, PaDiM: a patch distribution modeling framework for anomaly detection and
     localization, ICPR 2021, eq. 1 and 2, there with d random channels; with a random orthogonal Q: Kim, Kim, Yi and
     Lee, Semi-orthogonal embedding for efficient unsupervised anomaly segmentation, 2021.  Shared: Rippel, Mertens and
     Merhof, Modeling the distribution of normal data in pre-trained deep features for anomaly detection, ICPR 2020.
+    Towards the pooled covariance: Friedman, Regularized discriminant analysis, JASA 1989, section 3.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +40,9 @@ from training.scorers.embedding import Joined
 
 __all__ = ["Covariance", "GaussianFit", "GaussianHead", "orthogonal", "whitening"]
 
-Covariance = Literal["shared", "position", "diagonal"]
+Covariance = Literal["shared", "block", "position", "diagonal"]
+BLOCK = 2
+"""Cells a side of a block."""
 RIDGE = 0.01
 """Added to the covariance of channels of unit variance (PaDiM, section III.B)."""
 
@@ -52,7 +60,7 @@ class GaussianHead(nn.Module):
     """
 
     mean: Tensor
-    """``(1, d, h, w)`` of ``position`` and ``diagonal``, of what ``joined`` gives."""
+    """``(1, d, h, w)`` of all but ``shared``, of what ``joined`` gives."""
     scale: Tensor
     """``(1, d, h, w)`` of ``diagonal``: one over standard deviation and ``sqrt(d)``."""
 
@@ -69,15 +77,21 @@ class GaussianHead(nn.Module):
         super().__init__()
         self.covariance, self.grid, self.rank = covariance, grid, rank
         self.joined = Joined(channels, strides, stride=stride, width=rank)
-        if covariance not in ("shared", "position", "diagonal"):
-            raise ConfigError(f"covariance is {covariance!r}; give shared, position or diagonal")
+        if covariance not in get_args(Covariance):
+            raise ConfigError(f"covariance is {covariance!r}; give shared, block, position or diagonal")
+        self.side = BLOCK if covariance == "block" else 1
+        if grid[0] % self.side or grid[1] % self.side:
+            raise ConfigError(
+                f"the grid is {grid[0]} x {grid[1]} cells; blocks are {BLOCK} x {BLOCK}, so give an input with an even "
+                "number of cells a side"
+            )
         if covariance != "shared":
             self.register_buffer("mean", torch.zeros(1, rank, *grid))
         if covariance == "diagonal":
             self.register_buffer("scale", torch.ones(1, rank, *grid))
-        if covariance == "position":
+        if covariance in ("block", "position"):
             # one group a place: a grouped convolution rounds each place's rows by themselves, a MatMul would not
-            places = grid[0] * grid[1]
+            places = grid[0] * grid[1] // self.side**2
             self.whiten = nn.Conv2d(places * rank, places * rank, 1, groups=places, bias=False)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
@@ -88,9 +102,10 @@ class GaussianHead(nn.Module):
         if self.covariance == "diagonal":
             z = z * self.scale
             return (z * z).sum(dim=1, keepdim=True).sqrt()
-        (h, w), d = self.grid, self.rank
-        z = self.whiten(z.permute(0, 2, 3, 1).reshape(-1, h * w * d, 1, 1)).reshape(-1, h, w, d)
-        return (z * z).sum(dim=3).sqrt().reshape(-1, 1, h, w)
+        (h, w), d, b = self.grid, self.rank, self.side
+        blocks = z.reshape(-1, d, h // b, b, w // b, b).permute(0, 2, 4, 1, 3, 5)
+        z = self.whiten(blocks.reshape(-1, h * w * d // b**2, b, b)).reshape(-1, h // b, w // b, d, b, b)
+        return (z * z).sum(dim=3).sqrt().permute(0, 1, 3, 2, 4).reshape(-1, 1, h, w)
 
 
 class GaussianFit:
@@ -108,10 +123,10 @@ class GaussianFit:
         self._shared = head.covariance == "shared"
         self._q = orthogonal(width, head.rank, seed=seed)
         self._pictures = 0
-        places = () if self._shared else head.grid
-        inner = width if self._shared else head.rank
-        self._sum = torch.zeros(*places, inner, dtype=torch.float64)
-        square = (*places, inner) if head.covariance == "diagonal" else (*places, inner, inner)
+        (h, w), b = head.grid, head.side
+        places, inner = (1, width) if self._shared else (h * w // b**2, head.rank)
+        self._sum = torch.zeros(places, inner, dtype=torch.float64)
+        square = (places, inner) if head.covariance == "diagonal" else (places, inner, inner)
         self._squares = torch.zeros(*square, dtype=torch.float64)
         # sums of squares lose digits when the mean is large, so they are taken about the first picture's mean
         self._about: Tensor | None = None
@@ -125,16 +140,17 @@ class GaussianFit:
             self._about = rows.mean(dim=(0, 1, 2))
         rows = rows - self._about
         self._pictures += len(rows)
+        n, h, w, d = rows.shape
+        b = self._head.side
         if self._shared:
-            flat = rows.reshape(-1, rows.shape[-1])
-            self._sum += flat.sum(dim=0)
-            self._squares += flat.T @ flat
-            return
-        self._sum += rows.sum(dim=0)
-        if self._head.covariance == "diagonal":
-            self._squares += (rows * rows).sum(dim=0)
+            cells = rows.reshape(1, -1, d)
         else:
-            self._squares += torch.einsum("nhwi,nhwj->hwij", rows, rows)
+            cells = rows.reshape(n, h // b, b, w // b, b, d).permute(1, 3, 0, 2, 4, 5).reshape(-1, n * b * b, d)
+        self._sum += cells.sum(dim=1)
+        if self._head.covariance == "diagonal":
+            self._squares += (cells * cells).sum(dim=1)
+        else:
+            self._squares += cells.mT @ cells
 
     def finish(self) -> None:
         """Put what was seen into the head.
@@ -146,24 +162,33 @@ class GaussianFit:
         if not self._pictures or self._about is None:
             raise RangeError("no normal was seen; give at least one picture of a good part")
         d = head.rank
+        n = self._pictures * head.grid[0] * head.grid[1] // len(self._sum)
         if self._shared:
-            n = self._pictures * head.grid[0] * head.grid[1]
-            mean = self._sum / n
-            covariance = self._squares / n - torch.outer(mean, mean)
+            mean = self._sum[0] / n
+            covariance = self._squares[0] / n - torch.outer(mean, mean)
             weight = whitening(q.T @ covariance @ q) @ q.T / d**0.5
             _fill(head.joined, weight, -weight @ (mean + self._about), self._scale)
             return
-        n = self._pictures
         mean = self._sum / n
         _fill(head.joined, q.T, torch.zeros(d, dtype=torch.float64), self._scale)
         with torch.no_grad():
-            head.mean.copy_((mean + self._about).permute(2, 0, 1)[None])
+            head.mean.copy_(self._on_grid(mean + self._about))
             if head.covariance == "diagonal":
                 variance = (self._squares / n - mean * mean).clamp(min=0) + RIDGE
-                head.scale.copy_((variance.rsqrt() / d**0.5).permute(2, 0, 1)[None])
-            else:
-                covariance = self._squares / n - mean[..., :, None] * mean[..., None, :]
-                head.whiten.weight.copy_((whitening(covariance) / d**0.5).reshape(-1, d, 1, 1))
+                head.scale.copy_(self._on_grid(variance.rsqrt() / d**0.5))
+                return
+            covariance = self._squares / n - mean[:, :, None] * mean[:, None, :]
+            if head.covariance == "block":
+                middle = mean.mean(dim=0)
+                everywhere = (self._squares / n).mean(dim=0) - torch.outer(middle, middle)
+                covariance = (n * covariance + d * everywhere) / (n + d)
+            head.whiten.weight.copy_((whitening(covariance) / d**0.5).reshape(-1, d, 1, 1))
+
+    def _on_grid(self, values: Tensor) -> Tensor:
+        """``(places, d)`` to ``(1, d, h, w)``, each cell as its block."""
+        (h, w), b = self._head.grid, self._head.side
+        blocks = values.T.reshape(1, -1, h // b, w // b)
+        return blocks.repeat_interleave(b, dim=2).repeat_interleave(b, dim=3)
 
 
 def whitening(covariance: Tensor) -> Tensor:

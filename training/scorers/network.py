@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from edge_sdk.errors import ConfigError
 from training.networks.cellnet import trunk_of
 from training.networks.timm_trunk import TimmTrunk
-from training.scorers.embedding import TAPS, Stages
+from training.scorers.embedding import TAPS, Stages, averaged
 from training.scorers.gaussian import GaussianHead
 from training.scorers.patchcore import PatchCoreHead
 from training.scorers.rim import Rim
@@ -40,6 +40,8 @@ class ScorerNetwork(nn.Module):
         head: From their maps, and the student's if there is one, to distances.
         student: A second trunk, which the head compares with the first.
         rim: What evens out distances at the border; without it they stay as the head gives them.
+        smooth: Distances are averaged over 3 x 3 cells, before the border is evened out: a defect covers more than a
+            cell, chance does not, and a picture is judged by its highest place.
     """
 
     keep_float: tuple[str, ...]
@@ -52,13 +54,20 @@ class ScorerNetwork(nn.Module):
     """Why nothing at all is rounded, and what to do where that is too slow; empty where something is."""
 
     def __init__(
-        self, stages: Stages, head: nn.Module, student: Stages | None = None, *, rim: Rim | None = None
+        self,
+        stages: Stages,
+        head: nn.Module,
+        student: Stages | None = None,
+        *,
+        rim: Rim | None = None,
+        smooth: bool = False,
     ) -> None:
         super().__init__()
         self.stages = stages
         self.head = head
         self.student = student
         self.rim = rim
+        self.smooth = smooth
         # what is named must have a weight in the graph
         kept = ("head",) if rim is None else ("head", "rim")
         self.keep_float = kept
@@ -76,6 +85,7 @@ class ScorerNetwork(nn.Module):
     def forward(self, frame: Tensor) -> NoveltyOutputs:
         maps = self.stages(frame)
         novelty = self.head(maps) if self.student is None else self.head(maps, self.student(frame))
+        novelty = averaged(novelty) if self.smooth else novelty
         novelty = novelty if self.rim is None else self.rim(novelty)
         return NoveltyOutputs(novelty, maps[-1].mean((2, 3)))
 
@@ -97,6 +107,7 @@ def scorer_network(
     stride: int = 8,
     rank: int = 100,
     rim: bool = False,
+    smooth: bool = False,
     **options: Any,
 ) -> ScorerNetwork:
     """The factory that a scorer's checkpoint names.
@@ -112,6 +123,7 @@ def scorer_network(
         stride: Pixels a cell.
         rank: Dimensions of the projected feature; nothing to ``stfpm``.
         rim: Distances at the border are evened out, see ``training.scorers.rim``; checkpoints of before do not.
+        smooth: Distances are averaged over 3 x 3 cells; checkpoints of before do not.
         options: Of the method: ``covariance``, or ``bank``.
 
     Raises:
@@ -130,13 +142,15 @@ def scorer_network(
     if method == "stfpm":
         head = StudentHead(below.channels, below.strides, stride=stride)
         student = Stages(trunk_of(trunk, width=width, stages=stages), below.taps)
-        return ScorerNetwork(below, head, student, rim=even)
+        return ScorerNetwork(below, head, student, rim=even, smooth=smooth)
     total = sum(below.channels)
     if not 1 <= rank <= total:
         raise ConfigError(f"rank is {rank}, but the stages looked at have {total} channels; give 1 to {total}")
     common: dict[str, Any] = {"stride": stride, "rank": rank, **options}
     if method == "gaussian":
-        return ScorerNetwork(below, GaussianHead(below.channels, below.strides, grid=grid, **common), rim=even)
-    if method == "supersimple":
-        return ScorerNetwork(below, SuperSimpleHead(below.channels, below.strides, **common), rim=even)
-    return ScorerNetwork(below, PatchCoreHead(below.channels, below.strides, **common), rim=even)
+        head_of: nn.Module = GaussianHead(below.channels, below.strides, grid=grid, **common)
+    elif method == "supersimple":
+        head_of = SuperSimpleHead(below.channels, below.strides, **common)
+    else:
+        head_of = PatchCoreHead(below.channels, below.strides, **common)
+    return ScorerNetwork(below, head_of, rim=even, smooth=smooth)

@@ -38,9 +38,9 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_normals(tmp_path_factory.mktemp("normals") / "good")
 
 
-@pytest.mark.parametrize("settings", [{}, {"covariance": "position", "rank": 8}, {"covariance": "diagonal"},
-                                      {"method": "patchcore"}, {"method": "stfpm", "iterations": 60},
-                                      {"method": "supersimple", "iterations": 80}])  # fmt: skip
+@pytest.mark.parametrize("settings", [{}, {"covariance": "shared"}, {"covariance": "position", "rank": 8},
+                                      {"covariance": "diagonal"}, {"method": "patchcore"},
+                                      {"method": "stfpm", "iterations": 60}, {"method": "supersimple", "iterations": 80}])  # fmt: skip
 def test_a_dent_is_strange_to_a_scorer_of_good_parts(
     trunk: Path, good: Path, tmp_path: Path, settings: dict[str, object]
 ) -> None:

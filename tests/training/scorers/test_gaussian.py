@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -45,10 +47,17 @@ def slowly(maps: list[Tensor], normals: list[Tensor], scale: Tensor, covariance:
     found = np.zeros(asked.shape[:3])
     for y in range(GRID[0]):
         for x in range(GRID[1]):
-            rows = known.reshape(-1, 12) if covariance == "shared" else known[:, y, x]
+            rows = {
+                "shared": known,
+                "block": known[:, y // 2 * 2 :, x // 2 * 2 :][:, :2, :2],
+            }.get(covariance, known[:, y, x]).reshape(-1, 12)
             rows = rows @ q
             centre = rows.mean(axis=0)
             spread = (rows - centre).T @ (rows - centre) / len(rows)
+            if covariance == "block":
+                whole = known.reshape(-1, 12) @ q
+                off = whole - whole.mean(axis=0)
+                spread = (len(rows) * spread + rank * off.T @ off / len(whole)) / (len(rows) + rank)
             if covariance == "diagonal":
                 spread = np.diag(np.diag(spread))
             inverse = np.linalg.inv(spread + RIDGE * np.eye(rank))
@@ -58,7 +67,7 @@ def slowly(maps: list[Tensor], normals: list[Tensor], scale: Tensor, covariance:
     return found
 
 
-@pytest.mark.parametrize("covariance", ["shared", "position", "diagonal"])
+@pytest.mark.parametrize("covariance", get_args(Covariance))
 @pytest.mark.parametrize("rank", [12, 5])
 def test_the_convolution_is_the_mahalanobis_distance(covariance: Covariance, rank: int) -> None:
     normals, others = stages(30), stages(3, seed=104)
@@ -68,7 +77,7 @@ def test_the_convolution_is_the_mahalanobis_distance(covariance: Covariance, ran
     np.testing.assert_allclose(found, slowly(others, normals, scale, covariance, rank), rtol=2e-4)
 
 
-@pytest.mark.parametrize("covariance", ["shared", "position", "diagonal"])
+@pytest.mark.parametrize("covariance", get_args(Covariance))
 def test_how_the_pictures_come_in_batches_changes_nothing(covariance: Covariance) -> None:
     normals, others = stages(12), stages(2, seed=105)
     whole, _ = fitted(normals, covariance, 6)
@@ -84,7 +93,7 @@ def test_normals_lie_near_one() -> None:
         assert 0.8 < float(head([one[40:] for one in maps]).median()) < 1.2
 
 
-@pytest.mark.parametrize("covariance", ["shared", "position", "diagonal"])
+@pytest.mark.parametrize("covariance", get_args(Covariance))
 def test_one_normal_and_a_singular_covariance_give_finite_distances(covariance: Covariance) -> None:
     head, _ = fitted(stages(1), covariance, 12)
     with torch.no_grad():
@@ -102,8 +111,28 @@ def test_no_normal_is_refused() -> None:
 
 
 def test_an_unknown_covariance_is_refused() -> None:
-    with pytest.raises(ConfigError, match="covariance is 'tied'; give shared, position or diagonal"):
+    with pytest.raises(ConfigError, match="covariance is 'tied'; give shared, block, position or diagonal"):
         GaussianHead(CHANNELS, STRIDES, stride=8, grid=GRID, rank=12, covariance="tied")  # type: ignore[arg-type]
+
+
+def test_blocks_need_an_even_grid() -> None:
+    with pytest.raises(ConfigError, match="the grid is 4 x 5 cells; blocks are 2 x 2, so give an input with an even"):
+        GaussianHead(CHANNELS, STRIDES, stride=8, grid=(4, 5), rank=12, covariance="block")
+
+
+def test_blocks_take_a_quarter_of_the_memory_of_places() -> None:
+    kinds: tuple[Covariance, ...] = ("block", "position")
+    block, position = (fitted(stages(6), kind, 12)[0].whiten.weight for kind in kinds)
+    assert 4 * block.numel() == position.numel()
+
+
+def test_of_few_pictures_blocks_keep_near_what_all_places_say() -> None:
+    maps = stages(40)
+    few, others = [one[:3] for one in maps], [one[3:] for one in maps]
+    kinds: tuple[Covariance, ...] = ("block", "position")
+    with torch.no_grad():
+        usual = {kind: float(fitted(few, kind, 12)[0](others).median()) for kind in kinds}
+    assert usual["block"] < 2 < 3 < usual["position"]
 
 
 def test_the_projection_is_orthonormal_and_the_same_for_a_seed() -> None:

@@ -13,6 +13,7 @@ from edge_sdk.quality.measures import auroc
 from tests.training.scorers.normal_parts import write_normals, write_trunk
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.scorers.distances import scorer_of
+from training.scorers.embedding import averaged
 from training.scorers.fitting import ScorerRecipe, fit_scorer
 from training.scorers.network import scorer_network
 from training.scorers.normals import normals_in
@@ -70,12 +71,30 @@ def test_a_fitted_scorer_keeps_its_rim_and_one_of_before_loads_without(tmp_path:
     frame = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(132))
     with torch.no_grad():
         whole, bare = network(frame).novelty, network.head(network.stages(frame))
+        bare = averaged(bare) if method == "patchcore" else bare
     torch.testing.assert_close(whole, bare * network.rim.share)
     before = {name: value for name, value in checkpoint.arguments.items() if name != "rim"}
     old = scorer_network(**before)
     old.load_state_dict({name: one for name, one in network.state_dict().items() if not name.startswith("rim.")})
     with torch.no_grad():
         torch.testing.assert_close(old(frame).novelty, bare)
+        rough = scorer_network(**{name: value for name, value in before.items() if name != "smooth"})
+        rough.load_state_dict(old.state_dict())
+        torch.testing.assert_close(rough(frame).novelty, network.head(network.stages(frame)))
+
+
+def test_smoothing_is_the_mean_of_the_cells_about_each_that_there_are() -> None:
+    network = scorer_network(
+        method="patchcore", trunk="resnet18", width=0.125, height=48, width_px=64, rank=8, bank=5, smooth=True
+    )
+    frame = torch.rand(2, 3, 48, 64, generator=torch.Generator().manual_seed(133))
+    with torch.no_grad():
+        found, rough = network(frame).novelty[:, 0].numpy(), network.head(network.stages(frame))[:, 0].numpy()
+    assert found.shape == rough.shape == (2, 6, 8)
+    for y in range(6):
+        for x in range(8):
+            about = rough[:, max(0, y - 1) : y + 2, max(0, x - 1) : x + 2]
+            np.testing.assert_allclose(found[:, y, x], about.mean(axis=(1, 2)), rtol=1e-5)
 
 
 def test_what_a_ring_holds_follows_the_coarsest_stage() -> None:
