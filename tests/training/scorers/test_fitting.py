@@ -40,7 +40,8 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("settings", [{}, {"covariance": "shared"}, {"covariance": "position", "rank": 8},
                                       {"covariance": "diagonal"}, {"method": "patchcore"},
-                                      {"method": "stfpm", "iterations": 60}, {"method": "supersimple", "iterations": 80}])  # fmt: skip
+                                      {"method": "stfpm", "iterations": 60},
+                                      {"method": "supersimple", "iterations": 80}])  # fmt: skip
 def test_a_dent_is_strange_to_a_scorer_of_good_parts(
     trunk: Path, good: Path, tmp_path: Path, settings: dict[str, object]
 ) -> None:
@@ -55,6 +56,16 @@ def test_a_dent_is_strange_to_a_scorer_of_good_parts(
     found = distances_of(scorer_of(checkpoint), samples, checkpoint.preprocess)
     assert auroc(found.highest, np.arange(16) >= 8) >= 0.9
     assert len(said.maps) == len(held) == 12
+
+
+def test_a_bank_holds_a_tenth_of_the_places_where_those_are_few(trunk: Path, good: Path) -> None:
+    sizes = []
+    for bank in (100, 3000):
+        recipe = RECIPE.model_copy(update={"method": "patchcore", "bank": bank})
+        sizes.append(fit_scorer(normals_in(good), recipe, lent=trunk)[0])
+    assert sizes[0].arguments["bank"] == 100
+    cells = (sizes[1].preprocess.height // 8) * (sizes[1].preprocess.width // 8)
+    assert sizes[1].arguments["bank"] == round(0.1 * 12 * cells) < 3000
 
 
 def test_a_scorer_survives_the_disk_and_comes_out_the_same_for_a_seed(trunk: Path, good: Path, tmp_path: Path) -> None:
