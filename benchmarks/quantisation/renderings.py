@@ -16,7 +16,7 @@ __all__ = ["MINUTES", "NEEDS", "SUITE", "TITLE", "musts_of", "rows_of", "run"]
 
 TITLE = "INT8 for TensorRT against FP32 and other quantisers"
 SUITE = "quantisation"
-MINUTES = 14.0
+MINUTES = 8.0
 NEEDS = (
     "torch",
     "onnxscript",
