@@ -54,19 +54,20 @@ def tuned_of(files: dict[str, Path], path: Path) -> Tuned | None:
         path: Where the weights should be.
 
     Raises:
-        FormatError: A rendering has fine-tuned weights, and these are not they.
+        FormatError: A rendering has fine-tuned weights, and these are not they, or not those of all.
     """
+    found: Tuned | None = None
     for file in files.values():
         digest = tuned_digest_of(onnx.load(file, load_external_data=False))
-        if digest is not None:
-            found = read_tuned(path)
-            if found.digest != digest:
-                raise FormatError(
-                    f"{file} was rendered with other fine-tuned weights than {path}; give the file that it was "
-                    "rendered with: --tuned"
-                )
-            return found
-    return None
+        if digest is None:
+            continue
+        found = found or read_tuned(path)
+        if found.digest != digest:
+            raise FormatError(
+                f"{file} was rendered with other fine-tuned weights than {path}; give the file that it was "
+                "rendered with: --tuned"
+            )
+    return found
 
 
 def _layout_of(path: Path, graph: Graph) -> str:
