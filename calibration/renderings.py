@@ -46,18 +46,22 @@ def renderings_of(named: list[Path], graph: Graph, *, say: Callable[[str], None]
     return found
 
 
-def tuned_of(files: dict[str, Path], path: Path) -> Tuned | None:
+def tuned_of(files: dict[str, Path], path: Path) -> tuple[Tuned | None, tuple[str, ...]]:
     """The weights that renderings were written with, to leave out the pictures that trained them.
 
     Args:
         files: Kind to file.
         path: Where the weights should be.
 
+    Returns:
+        The weights, none where every rendering has the graph's own, and the kinds that have them.
+
     Raises:
         FormatError: A rendering has fine-tuned weights, and these are not they, or not those of all.
     """
     found: Tuned | None = None
-    for file in files.values():
+    kinds: list[str] = []
+    for kind, file in files.items():
         digest = tuned_digest_of(onnx.load(file, load_external_data=False))
         if digest is None:
             continue
@@ -67,7 +71,8 @@ def tuned_of(files: dict[str, Path], path: Path) -> Tuned | None:
                 f"{file} was rendered with other fine-tuned weights than {path}; give the file that it was "
                 "rendered with: --tuned"
             )
-    return found
+        kinds.append(kind)
+    return found, tuple(kinds)
 
 
 def _layout_of(path: Path, graph: Graph) -> str:

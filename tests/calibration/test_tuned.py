@@ -91,7 +91,9 @@ def test_renderings_that_were_written_with_different_weights_are_not_taken_for_o
         kind: save(qdq_from_onnx(residual, residual_ranges, layout=layout, tuned=weights), tmp_path / f"{kind}.onnx")
         for kind, layout, weights in (("trt", "tensorrt", tuned), ("cpu", "onnxruntime", other))
     }
-    found = weights_of({"trt": files["trt"]}, path)
-    assert found is not None and found.digest == tuned.digest
+    plain = save(qdq_from_onnx(residual, residual_ranges, layout="onnxruntime"), tmp_path / "plain.onnx")
+    found, kinds = weights_of({"trt": files["trt"], "cpu": plain}, path)
+    assert found is not None and found.digest == tuned.digest and kinds == ("trt",)
+    assert weights_of({"cpu": plain}, tmp_path / "missing") == (None, ())
     with pytest.raises(FormatError, match=r"cpu.onnx was rendered with other fine-tuned weights than .*: --tuned"):
         weights_of(files, path)

@@ -437,6 +437,9 @@ def test_from_ranges_to_a_report_of_the_fine_tuned_graph(work: Path, typical: Pa
     code, out, talk = call(calibration_app, *report, "--json")
     assert code == 0, talk
     assert json.loads(out)["n"] == 30 and "60 of the pictures were calibrated or fine-tuned on" in talk
+    trained = {kind: row["tuned_on"] for kind, row in json.loads(out)["renderings"].items()}
+    assert trained == {"trt": 48, "cpu": 48 if taken else None}
+    assert "model.trt.onnx on 48 pictures" in (work / "report.html").read_text(encoding="utf-8")
     (work / "tuned.safetensors").rename(work / "elsewhere")
     code, _, talk = call(calibration_app, *report)
     assert code == 1 and "tuned.safetensors cannot be read" in talk
