@@ -271,7 +271,7 @@ def report(
             table.check_graph(graph)
         files = renderings_of(int8, graph, say=say)
         calibrated = {picture.sha256 for picture in (*table.pictures, *table.choosing)} if table else set()
-        finer = tuned_of(files, tuned or model.with_name(TUNED_NAME))
+        finer, finer_kinds = tuned_of(files, tuned or model.with_name(TUNED_NAME))
         calibrated |= {picture.sha256 for picture in finer.said.pictures} if finer else set()
         samples, left_out = held_out(pictures_in(pictures), calibrated)
         if left_out:
@@ -292,6 +292,7 @@ def report(
             left_out=left_out,
             layers=layers,
             strange=strange,
+            tuned_on={kind: len(finer.said.pictures) for kind in finer_kinds} if finer else None,
         )
         out.mkdir(parents=True, exist_ok=True)
         page = html_page(found, judged, exported.bands(), ranges=table, title=title)

@@ -99,7 +99,10 @@ def _blocks(
     made = node.output[0] if clip is None else clip.output[0]
 
     def new(what: str) -> str:
-        return f"{made}_{what}"
+        name = f"{made}_{what}"
+        while name in graph.producer or graph.is_weight(name):
+            name += "_"
+        return name
 
     constants = {
         new("weight"): values.transpose(2, 3, 1, 0).reshape(down * across * channels, -1, 1, 1),

@@ -262,11 +262,14 @@ def _foot(report: ReportFile) -> str:
     tried = ", ".join(f"{rule} {'exact' if db is None else f'{db:.1f} dB'}" for rule, db in report.rules_db.items())
     chosen = f"{report.chosen_on} pictures of their own: {tried}" if report.chosen_on else "nothing: the rule was given"
     calibrated = f"{report.calibrated_on} pictures, rule {report.rule}" if report.calibrated_on else "unknown"
+    tuned = [f"{row.rendering} on {row.tuned_on} pictures" for row in report.renderings.values() if row.tuned_on]
+    how = "calibrated or fine-tuned" if tuned else "calibrated"
     facts: Sequence[tuple[str, str]] = (
         ("graph", report.graph_sha256[:16]),
         ("calibrated on", calibrated),
         ("rule chosen on", chosen),
-        ("left out", f"{report.left_out} pictures that were calibrated on" if report.left_out else "none"),
+        ("fine-tuned", ", ".join(tuned) or "nothing: the weights are the graph's own"),
+        ("left out", f"{report.left_out} pictures that were {how} on" if report.left_out else "none"),
         ("processor", f"{report.cpu} ({', '.join(report.instructions) or 'no INT8 instructions known'})"),
     )
     rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts)

@@ -46,27 +46,33 @@ def renderings_of(named: list[Path], graph: Graph, *, say: Callable[[str], None]
     return found
 
 
-def tuned_of(files: dict[str, Path], path: Path) -> Tuned | None:
+def tuned_of(files: dict[str, Path], path: Path) -> tuple[Tuned | None, tuple[str, ...]]:
     """The weights that renderings were written with, to leave out the pictures that trained them.
 
     Args:
         files: Kind to file.
         path: Where the weights should be.
 
+    Returns:
+        The weights, none where every rendering has the graph's own, and the kinds that have them.
+
     Raises:
-        FormatError: A rendering has fine-tuned weights, and these are not they.
+        FormatError: A rendering has fine-tuned weights, and these are not they, or not those of all.
     """
-    for file in files.values():
+    found: Tuned | None = None
+    kinds: list[str] = []
+    for kind, file in files.items():
         digest = tuned_digest_of(onnx.load(file, load_external_data=False))
-        if digest is not None:
-            found = read_tuned(path)
-            if found.digest != digest:
-                raise FormatError(
-                    f"{file} was rendered with other fine-tuned weights than {path}; give the file that it was "
-                    "rendered with: --tuned"
-                )
-            return found
-    return None
+        if digest is None:
+            continue
+        found = found or read_tuned(path)
+        if found.digest != digest:
+            raise FormatError(
+                f"{file} was rendered with other fine-tuned weights than {path}; give the file that it was "
+                "rendered with: --tuned"
+            )
+        kinds.append(kind)
+    return found, tuple(kinds)
 
 
 def _layout_of(path: Path, graph: Graph) -> str:

@@ -104,11 +104,12 @@ class RenderingReport(Tolerant):
     """In the order of the graph."""
     worst: tuple[MovedRow, ...] = ()
     """The pictures of the greatest disagreement, flipped or not."""
+    tuned_on: int | None = None
+    """Pictures that its weights were fine-tuned on; none where they are the graph's own."""
     speedup: float | None = None
     fp32_ms: float | None = None
     int8_ms: float | None = None
     gates: tuple[GateRow, ...]
-
 
     def refusal(self, cpu: str) -> str | None:
         """Why it may not be shipped: a broken gate, or FP32 is faster on the machine that compared them."""
@@ -131,7 +132,7 @@ class ReportFile(RenderingReport):
     n: int
     """Pictures compared."""
     left_out: int
-    """Pictures of the folder that were calibrated on."""
+    """Pictures of the folder that were calibrated or fine-tuned on."""
     calibrated_on: int | None
     rule: str | None
     rules_db: dict[str, float | None] = Field(default_factory=dict)
@@ -156,6 +157,7 @@ def report_file(
     left_out: int,
     layers: Mapping[str, tuple[Layer, ...]] | None = None,
     strange: str | None = None,
+    tuned_on: Mapping[str, int] | None = None,
 ) -> ReportFile:
     """Put the figures together.
 
@@ -165,12 +167,14 @@ def report_file(
         graph_sha256: Of FP32.
         line: That the graph is for.
         ranges: The table that the renderings were written from, where it lies beside them.
-        left_out: Pictures that were calibrated on.
+        left_out: Pictures that were calibrated or fine-tuned on.
         layers: By kind, of those that were looked at layer by layer.
         strange: Where the pictures are of another kind than those that calibrated.
+        tuned_on: By kind, of those with fine-tuned weights: pictures that these were trained on.
     """
     rows = {
-        kind: _row(cost, judged, (layers or {}).get(kind, ())) for kind, cost in zip(kinds, judged.costs, strict=True)
+        kind: _row(cost, judged, (layers or {}).get(kind, ()), (tuned_on or {}).get(kind))
+        for kind, cost in zip(kinds, judged.costs, strict=True)
     }
     rules = sorted({row.chosen for row in ranges.tensors.values()}) if ranges else []
     first: dict[str, Any] = rows[kinds[0]].model_dump()
@@ -193,9 +197,10 @@ def report_file(
     )
 
 
-def _row(cost: Cost, judged: Judged, layers: tuple[Layer, ...]) -> RenderingReport:
+def _row(cost: Cost, judged: Judged, layers: tuple[Layer, ...], tuned_on: int | None) -> RenderingReport:
     measured = cost.measured
     return RenderingReport(
+        tuned_on=tuned_on,
         rendering=cost.rendering,
         sha256=cost.sha256,
         accepted=cost.accepted,

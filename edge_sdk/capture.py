@@ -194,7 +194,7 @@ class Capture:
     def _read_all(self) -> None:
         pause_s = FIRST_PAUSE_S
         last_index: int | None = None
-        faults = (0, 0)
+        losses = 0
         while not self._stop.is_set() and (self._frames is None or self.delivered < self._frames):
             self._returned_ns = self._clock.monotonic_ns()
             self._reading = True
@@ -222,8 +222,8 @@ class Capture:
             if self.fault is not None:
                 log.warning("the camera delivers again", extra={"camera": frame.camera, "index": frame.index})
                 self.fault = None
-            if faults != (self.timeouts, self.losses):
-                faults, frame = (self.timeouts, self.losses), replace(frame, follows=False)
+            if losses != self.losses:  # a timeout loses nothing: a web may stand still
+                losses, frame = self.losses, replace(frame, follows=False)
             if last_index is not None and frame.index > last_index + 1:
                 self.gaps += frame.index - last_index - 1
             last_index = frame.index

@@ -58,3 +58,7 @@ class Inspection:
     continued: tuple[int, ...] = ()
     """Numbers of the detections that the frame before reported in part, or as uncertain (``camera.overlap_lines``):
     whoever counts defects counts them there."""
+    reported_before: int = 0
+    """Detections in the repeated lines alone that the frame before has reported, so that this one does not."""
+    repeated_lines: int = 0
+    """Lines on top of ``frame.pixels`` that the frame before ended with (``camera.overlap_lines``)."""

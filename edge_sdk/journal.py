@@ -57,6 +57,8 @@ def inspection_line(inspection: Inspection, labels: Labels, *, timed: bool) -> b
         "detections": detections,
         "questions": questions,
     }
+    if inspection.repeated_lines:
+        line["repeated_lines"] = inspection.repeated_lines
     if inspection.confidence is not None:
         line["confidence_sha256"] = hashlib.sha256(inspection.confidence.tobytes()).hexdigest()
     if timed:

@@ -111,6 +111,8 @@ class Judge:
             feature=None if feature is None else np.asarray(feature[0], np.float32),
             model=self.model,
             continued=() if told is None else told.continued,
+            reported_before=0 if told is None else len(told.again),
+            repeated_lines=0 if overlap is None else overlap.repeated,
         )
 
     @property

@@ -10,6 +10,7 @@ The pipeline owns one; the judge asks it before it decides.  It keeps ``n`` line
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,6 +22,8 @@ from edge_sdk.frames import Frame
 from edge_sdk.labels import Thresholds
 
 __all__ = ["Overlap", "Told"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,26 +65,39 @@ class Overlap:
         if lines < 1:
             raise RangeError(f"overlap_lines is {lines}; give 1 line or more, or leave it out")
         self._lines = lines
+        self._complained = False
         self.forget()
 
     def forget(self) -> None:
         """What comes next begins anew: a camera fault, or a frame that was no photograph."""
-        self._last: Frame | None = None
+        self._last: tuple[str, int] | None = None
+        self._repeated = 0
         self._tail: Image = np.zeros((0, 0, 3), np.uint8)
         self._height = 0
         self._reported = Detections.none()
         self._known = Detections.none()
         self._model = ""
 
+    @property
+    def repeated(self) -> int:
+        """Lines on top of the frame that ``extended`` gave last."""
+        return self._repeated
+
     def extended(self, frame: Frame) -> Frame:
         """The frame with the lines before it on top, where it follows the last one."""
-        last = self._last
+        last, this = self._last, (frame.camera, frame.index)
         follows = (
             last is not None
             and frame.follows
-            and (frame.camera, frame.index) == (last.camera, last.index + 1)
+            and this == (last[0], last[1] + 1)
             and frame.pixels.shape[1] == self._tail.shape[1]
         )
+        if this == last and not self._complained:
+            self._complained = True
+            log.warning(
+                "two frames have the same index, so no lines are carried over; count index up by one a frame",
+                extra={"camera": frame.camera, "index": frame.index},
+            )
         if not follows:
             self.forget()
         shift = np.array([0, self._height - len(self._tail)] * 2, np.float32)
@@ -91,7 +107,7 @@ class Overlap:
         # nothing is reported of this frame until it is judged
         self._reported = Detections.none()
         self._tail, self._height = pixels[-self._lines :].copy(), len(pixels)
-        self._last = replace(frame, pixels=frame.pixels[:0])
+        self._last = this
         return replace(frame, pixels=pixels)
 
     def told(self, found: Detections, thresholds: Thresholds, *, model: str, near: float) -> Told:
@@ -117,7 +133,9 @@ class Overlap:
         there = same & _meet(found, known, 0)
         again = old & (there & no_worse).any(axis=1)
         open_ = known.boxes[:, 3] >= self._repeated - near
-        going_on = np.where(old, there.any(axis=1), (same & _meet(found, known, near) & open_).any(axis=1))
+        # a border hides what lies at it: what was reported may end before it and yet be a part of what is whole now
+        near_by = ~old[:, None] & _meet(found, known, near) & open_
+        going_on = (same & (_meet(found, known, 0) | near_by)).any(axis=1)
         kept = np.flatnonzero(~again)
         continued = tuple(int(n) for n in np.flatnonzero(going_on[kept]))
         return Told(found[kept], continued, found[np.flatnonzero(again)])

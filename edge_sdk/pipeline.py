@@ -184,6 +184,9 @@ class Pipeline:
         )
         until_ns = math.inf if seconds is None else self._clock.monotonic_ns() + seconds * 1e9
         self._iterated = True
+        if self._overlap is not None:
+            with self._judging:
+                self._overlap.forget()  # another stream counts anew
         frame: Frame | None = None
         capture.start()
         try:
@@ -254,8 +257,8 @@ class Pipeline:
                 if fault is None:
                     if self._overlap is None:
                         return self._judge.inspect(frame, taken_ns=taken_ns)
-                    frame = self._overlap.extended(frame)
-                    return self._judge.inspect(frame, taken_ns=taken_ns, overlap=self._overlap)
+                    longer = self._overlap.extended(frame)
+                    return self._judge.inspect(longer, taken_ns=taken_ns, overlap=self._overlap)
                 reason = f"camera fault: {fault}"
                 if self._overlap is not None:
                     self._overlap.forget()

@@ -195,6 +195,8 @@ class Station:
 
         ``says`` is asked of each frame that may be kept for the operator, after the listeners, on the thread that
         decides; it must not wait, and answer false where it does not know.  It changes neither verdict nor choice.
+        The picture is ``frame.pixels``: with ``camera.overlap_lines`` its first ``repeated_lines`` are of the frame
+        before.
 
         Raises:
             ConfigError: The station keeps no records.

@@ -121,10 +121,15 @@ class DriftWatch:
     def offer(self, inspection: Inspection) -> bool:
         """Hand over an inspection.  Never waits.
 
+        Nothing is learnt of a frame whose repeated lines show what the frame before has reported: it passed, and its
+        features are those of a defect that has been counted.
+
         Returns:
             Whether the frame should be kept as the record of a change that the watch has just found.
         """
         if self._closed or self._line.watch is None or inspection.verdict is Verdict.NOT_INSPECTED:
+            return False
+        if inspection.reported_before and inspection.verdict is Verdict.PASSED:
             return False
         with self._offering:
             wanted, self._wanted = self._wanted, False

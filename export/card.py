@@ -110,9 +110,10 @@ def _int8(report: ReportFile | None, left_out: Mapping[str, str]) -> str:
         for row in report.renderings.values():
             speed = f", {row.speedup:.2f} times as fast as FP32 on {report.cpu}" if row.speedup else ""
             sqnr = f", {row.sqnr_db:.1f} dB" if row.sqnr_db is not None else ""
+            tuned = f"; weights fine-tuned for INT8 on {row.tuned_on} pictures" if row.tuned_on else ""
             lines.append(
                 f"- {row.rendering}: {100 * row.agreement:.1f} % of {report.n} held-out verdicts and "
-                f"{100 * row.cells_agreement:.2f} % of cells as FP32{sqnr}{speed}"
+                f"{100 * row.cells_agreement:.2f} % of cells as FP32{sqnr}{speed}{tuned}"
             )
     lines += [f"- {role} is left out: {why}" for role, why in left_out.items()]
     return "\n".join(lines) or "- not measured on held-out pictures"

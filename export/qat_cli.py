@@ -113,7 +113,8 @@ def _check_device(name: str) -> None:
     import torch
 
     try:
-        torch.zeros((), device=name)
+        if torch.zeros((), device=name).device.type not in ("cpu", "cuda"):
+            raise RuntimeError("it is neither cpu nor cuda")
     except (RuntimeError, AssertionError) as error:
         first = str(error).splitlines()[0][:120]
         raise ConfigError(f"--device {name} cannot be used ({first}); give cpu") from error

@@ -165,9 +165,12 @@ class FakeQuantised(nn.Module):
                 return done[name]
             if name not in self._names:
                 return value
+            own: Tensor = self._held[self._names[name]] * self._units[self._names[name]]
+            # a layer in float that shares an int8 layer's weight reads it as it is
+            if name not in self._axes or place not in self._weighted:
+                return own
             if name not in done:
-                own = self._held[self._names[name]] * self._units[self._names[name]]
-                done[name] = self._rounded_weight(name, own) if name in self._axes else own
+                done[name] = self._rounded_weight(name, own)
             return done[name]
 
         return self._network.run(frame, read)

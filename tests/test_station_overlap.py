@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -17,7 +18,7 @@ from edge_sdk import Station, Verdict
 from edge_sdk.arrays import Image
 from edge_sdk.capture import Capture, Handover
 from edge_sdk.detections import Detections
-from edge_sdk.errors import ConfigError, FrameTimeout, RangeError
+from edge_sdk.errors import CameraLost, ConfigError, FrameTimeout, RangeError
 from edge_sdk.frames import Frame
 from edge_sdk.health import Ledger
 from edge_sdk.inspections import Inspection
@@ -137,6 +138,8 @@ def test_what_was_reported_is_neither_reported_nor_asked_again(station: Station)
     assert [one.verdict for one in found] == [Verdict.DEFECTIVE, Verdict.PASSED, Verdict.PASSED]
     assert found[0].questions and not found[1].questions and found[1].reason == ""
     assert found[1].frame.pixels.shape[0] == ROWS + LINES, "the picture as it was judged"
+    assert [one.repeated_lines for one in found] == [0, LINES, LINES]
+    assert [one.reported_before for one in found] == [0, 1, 0]
 
 
 def test_nothing_is_carried_over_a_gap(station: Station) -> None:
@@ -223,12 +226,23 @@ def test_a_frame_after_a_lost_camera_says_that_it_follows_none() -> None:
             if frame.index == 2 and not self.failed:
                 self.failed = True
                 self.kept = frame
-                raise FrameTimeout("nothing came")
+                raise CameraLost("the plug was pulled")
             return frame
 
         failed = False
 
-    camera = Faulty([drawn_picture(8, 8, seed=n) for n in range(5)])
+    assert captured(Faulty([drawn_picture(8, 8, seed=n) for n in range(5)])) == [
+        (0, True), (1, True), (3, False), (4, True)]  # fmt: skip
+
+
+def test_a_frame_that_came_late_follows_since_a_web_may_stand_still() -> None:
+    pictures = [drawn_picture(8, 8, seed=n) for n in range(3)]
+    late = FakeCamera([*pictures[:2], FrameTimeout("nothing came"), pictures[2]])
+    assert captured(late) == [(0, True), (1, True), (2, True)]
+
+
+def captured(camera: FakeCamera) -> list[tuple[int, bool]]:
+    """Index of each frame, and whether it follows."""
     handover = Handover(lossless=True)
     capture = Capture(camera, handover, Ledger(), left=lambda frame: None, read_timeout_s=1)
     capture.start()
@@ -238,4 +252,74 @@ def test_a_frame_after_a_lost_camera_says_that_it_follows_none() -> None:
         if frame is not None:
             found.append((frame.index, frame.follows))
     capture.stop()
-    assert found == [(0, True), (1, True), (3, False), (4, True)]
+    return found
+
+
+def test_a_piece_that_ends_before_the_border_is_one_with_the_whole() -> None:
+    """A network sees less where a frame ends, so the first report may stop a cell or two short of it."""
+    overlap, web = Overlap(48), drawn_picture(100, 60, seed=1)
+    overlap.extended(frame_of(web, 0))
+    overlap.told(boxes((0, 60, 10, 84), sure=(0.9,), kinds=(0,)), BAND, model="a", near=8)
+    overlap.extended(frame_of(web, 1))
+    whole = boxes((0, 8, 10, 60), sure=(0.9,), kinds=(0,))
+    assert overlap.told(whole, BAND, model="a", near=8).continued == (0,)
+
+
+def test_lines_are_kept_and_not_the_frames_they_are_of() -> None:
+    overlap = Overlap(8)
+    pixels = drawn_picture(64, 60, seed=1)
+    kept = weakref.ref(pixels)
+    overlap.extended(frame_of(pixels, 0))
+    del pixels
+    assert kept() is None
+
+
+def test_frames_that_are_pushed_with_one_index_are_said_to_carry_nothing_over(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    overlap, web = Overlap(8), drawn_picture(64, 60, seed=1)
+    heights = [len(overlap.extended(frame_of(web, 7)).pixels) for _ in range(3)]
+    assert heights == [64] * 3
+    assert [one.getMessage() for one in caplog.records] == [
+        "two frames have the same index, so no lines are carried over; count index up by one a frame"
+    ]
+
+
+def test_another_stream_begins_anew(station: Station) -> None:
+    web = drawn_picture(ROWS, WIDTH, seed=6)
+    Webs.first += 10_000
+    station.inspect(frame_of(web, -1, camera="camera"))
+    streamed = station._pipeline.stream(FakeCamera([web + 1, web + 2]), read_timeout_s=1)
+    assert [one.repeated_lines for one in streamed] == [0, LINES]
+
+
+def test_a_frame_that_could_not_be_judged_is_given_back_as_it_came(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Webs.first += 10_000
+    web = web_with(180, tall=20)
+    frames = [frame_of(web[n * ROWS : (n + 1) * ROWS], Webs.first + n) for n in range(3)]
+    station.inspect(frames[0])
+    with monkeypatch.context() as broken:
+        broken.setattr(station._pipeline.judge, "_infer", lambda frame: {})
+        failed = station.inspect(frames[1])
+    assert failed.verdict is Verdict.NOT_INSPECTED and failed.frame is frames[1]
+    after = station.inspect(frames[2])
+    assert (after.repeated_lines, after.verdict) == (LINES, Verdict.DEFECTIVE), "nobody reported what it ended with"
+    assert not after.continued and not after.reported_before
+
+
+def test_the_line_is_not_asked_whether_a_frame_is_healthy_that_shows_what_was_reported(tmp_path: Path) -> None:
+    stations.spot_bundle(tmp_path / "bundle", preprocess=replace(stations.SPEC, tile_overlap_px=32))
+    settings = stations.settings(
+        tmp_path, camera={"uri": "file:none", "overlap_lines": LINES}, mentoring={"outbox": "./outbox"}
+    )
+    asked: list[int] = []
+    with Station.open(settings) as opened:
+        opened.healthy_if(lambda one: asked.append(one.frame.index) or True)
+        assert opened._mentor is not None
+        opened._mentor._draw = lambda: 0.0  # every frame is of the control sample
+        web = web_with(64, tall=24)
+        found = [opened.inspect(frame_of(web[n * ROWS : (n + 1) * ROWS], n)) for n in range(3)]
+        assert [one.reported_before for one in found] == [0, 1, 0]
+        assert asked == [0, 2]

@@ -7,13 +7,14 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from edge_sdk import Station
+from edge_sdk import Station, Verdict
 from edge_sdk.arrays import Image
 from edge_sdk.config import load_station
 from edge_sdk.errors import ConfigError
@@ -208,6 +209,22 @@ def test_the_reference_survives_the_manifest(made: Path) -> None:
     said, reference = found
     assert reference.mean.tolist() == pytest.approx(said.mean) and reference.threshold == said.threshold
     assert reference.n == 64 and reference.detected is None
+
+
+def test_a_frame_that_passed_with_the_defect_of_the_one_before_in_sight_is_left_out(made: Path) -> None:
+    """``camera.overlap_lines``: its features are those of a defect that was reported and counted."""
+    watch = DriftWatch(read_manifest(made / "feature/manifest.json"))
+    try:
+        with Station.open(stations.settings(made, bundle="./feature"), rehearsal=True) as station:
+            one = station.inspect(Frame(drawn_picture(seed=1), "camera", 0, station._started_at))
+            assert one.verdict is Verdict.PASSED
+            for again, windows in ((1, None), (0, 1)):
+                for _ in range(WINDOW):
+                    watch.offer(replace(one, reported_before=again))
+                watch.drain(5)
+                assert watch.snapshot().get("windows") == windows
+    finally:
+        watch.close()
 
 
 def test_frames_of_the_bundle_before_are_left_out(made: Path) -> None:

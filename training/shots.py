@@ -70,17 +70,29 @@ def worst(judged: Judged, thresholds: Thresholds, *, most: int = 4) -> list[Shot
 def _missed(judged: Judged, found: Bools, true: Bools) -> Iterator[tuple[float, int]]:
     """Pictures with a defect of which no cell was reported, with how sure the model was of it at most.
 
-    A defect is a connected group of cells (8-neighbourhood) of one class, or the picture where no map is known.
+    A defect is a connected group of cells (8-neighbourhood) of one class, or the picture where no map is known.  Where
+    a seam of tiles cuts it, what is reported of it in any of them counts.
     """
     views = judged.views
+    wholes = zip(views.whole(true), views.whole(found), strict=True)
+    known = views.pieces([_reported(one, said) for one, said in wholes]) > 0 if len(views) else found
     for n in np.flatnonzero(views.defective):
         missed = [
             float(judged.confidence[n, k][defect].max())
             for k, defect in _defects(true[n], views.valid[n])
-            if not (found[n, k] & defect).any()
+            if not ((found[n, k] | known[n, k]) & defect).any()
         ]
         if missed:
             yield min(missed), int(n)
+
+
+def _reported(true: Array, found: Array) -> Bools:
+    """``(K, h, w)`` the cells of those defects of a picture of which any cell is reported."""
+    cells = np.zeros(true.shape, bool)
+    if true.any():
+        for k, defect in _defects(true, np.ones(true.shape[1:], bool)):
+            cells[k] |= defect & (found[k] & defect).any()
+    return cells
 
 
 def _defects(true: Bools, valid: Bools) -> Iterator[tuple[Any, Bools]]:

@@ -156,7 +156,13 @@ class Mentor:
         return True
 
     def _known_healthy(self, inspection: Inspection) -> bool:
-        """What the line says of a part; where it cannot say, nothing is known."""
+        """What the line says of a part; where it cannot say, nothing is known.
+
+        Retraining takes every cell of such a picture for healthy, the repeated lines of the frame before too: where
+        those show what was reported, the line is not asked.
+        """
+        if inspection.reported_before or inspection.continued:
+            return False
         try:
             return self.healthy_if is not None and bool(self.healthy_if(inspection))
         except Exception as error:  # noqa: BLE001 - the integrator's code must not stop the line

@@ -125,7 +125,7 @@ export class Outbox {
   }
 
   async _drain() {
-    if (this._running) return;
+    if (this._running || (this.durable && !this._db)) return; // open() begins once it has looked
     this._running = true;
     try {
       for (;;) {

@@ -93,6 +93,22 @@ def test_each_new_tensor_has_the_values_of_the_one_that_it_stands_in_for() -> No
     np.testing.assert_allclose(found["wider.on"], wanted, atol=1e-5)
 
 
+def test_a_constant_of_the_graph_that_has_one_of_the_new_names_keeps_it() -> None:
+    model = enlarging_model(clip="")
+    for held in (*model.graph.initializer, *model.graph.node):
+        if isinstance(held, onnx.TensorProto):
+            held.name = held.name.replace("wider.", "wider_")
+        else:
+            held.input[:] = [name.replace("wider.", "wider_") for name in held.input]
+    graph = graph_of(model)
+    other = enlarged_by_convolutions(graph)
+    assert graph.is_weight("wider_weight")
+    assert np.array_equal(other.weight("wider_weight"), graph.weight("wider_weight"))
+    onnx.checker.check_model(other.model, full_check=True)
+    wanted, found = (open_session(one.model, optimise=False).run(frames(1)[0])["cells"] for one in (graph, other))
+    assert np.abs(wanted - found).max() < 1e-5 * np.abs(wanted).max()
+
+
 @pytest.mark.parametrize(
     "more",
     [

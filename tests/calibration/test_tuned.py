@@ -10,8 +10,10 @@ import pytest
 from calibration.graphs import Graph
 from calibration.qdq import qdq_from_onnx
 from calibration.ranges import PictureEntry, RangeTable
+from calibration.renderings import tuned_of as weights_of
 from calibration.tuned import Judgement, Tuned, TunedFile, read_tuned, tuned_digest_of, write_tuned
 from edge_sdk.errors import FormatError
+from tests.calibration.networks import save
 
 
 def tuned_of(graph: Graph, table: RangeTable) -> Tuned:
@@ -77,3 +79,21 @@ def test_a_damaged_file_is_one_sentence(tuned: Tuned, tmp_path: Path) -> None:
     path.write_bytes(tuned.data.replace(b"tuned/1", b"tuned/9"))
     with pytest.raises(FormatError, match=r"schema is .tuned/9."):
         read_tuned(path)
+
+
+def test_renderings_that_were_written_with_different_weights_are_not_taken_for_one(
+    residual: Graph, residual_ranges: RangeTable, tuned: Tuned, tmp_path: Path
+) -> None:
+    path, (name,) = tmp_path / "tuned.safetensors", tuned.weights
+    write_tuned(path, tuned)
+    other = Tuned(tuned.said, {name: tuned.weights[name] * np.float32(2)})
+    files = {
+        kind: save(qdq_from_onnx(residual, residual_ranges, layout=layout, tuned=weights), tmp_path / f"{kind}.onnx")
+        for kind, layout, weights in (("trt", "tensorrt", tuned), ("cpu", "onnxruntime", other))
+    }
+    plain = save(qdq_from_onnx(residual, residual_ranges, layout="onnxruntime"), tmp_path / "plain.onnx")
+    found, kinds = weights_of({"trt": files["trt"], "cpu": plain}, path)
+    assert found is not None and found.digest == tuned.digest and kinds == ("trt",)
+    assert weights_of({"cpu": plain}, tmp_path / "missing") == (None, ())
+    with pytest.raises(FormatError, match=r"cpu.onnx was rendered with other fine-tuned weights than .*: --tuned"):
+        weights_of(files, path)

@@ -36,6 +36,7 @@ from export.tuning import Plan, noise_to_signal, rate_at, tune
 from tests.calibration.conftest import SPEC
 from tests.calibration.networks import (
     SIDE,
+    Builder,
     concat_graph,
     excited_model,
     graph_of,
@@ -123,6 +124,22 @@ def test_what_is_trained_answers_as_the_rendered_graph_does(
         )
         # torch and the runtime sum in other orders: a value within 1e-6 of the edge between two steps may fall to
         # either side.  A wrong step or place shows below 35 dB; 100 dB and more is no such value at all
+        assert min(found) > 40 and float(np.median(found)) > 80, found
+
+
+def test_a_layer_in_float_reads_the_weight_that_it_shares_with_an_int8_layer_as_it_is(typical: Path) -> None:
+    build = Builder(2)
+    at = build.add("Relu", [build.conv("frame", "stem", 3, 8)], "stem.on")
+    at = build.add("Relu", [build.conv(at, "one", 8, 8)], "one.on")
+    at = build.add("Relu", [build.add("Conv", [at, "one.weight", "one.bias"], "two", pads=[1] * 4)], "two.on")
+    build.conv(at, "cells", 8, 2, kernel=1)
+    graph = graph_of(build.model({"cells": ["N", 2, SIDE, SIDE]}))
+    samples = pictures_in(typical)[:30]
+    table = calibrate(graph, samples, SPEC, most_float=0)
+    for kept in ("one.node", "two.node"):
+        student = FakeQuantised(TorchGraph(graph, CPU), table, keep_float=[kept])
+        rendering = qdq_from_onnx(graph, table, layout="tensorrt", keep_float=[kept])
+        found = agreement(student, rendering, parted(samples, table, 256))
         assert min(found) > 40 and float(np.median(found)) > 80, found
 
 
@@ -420,6 +437,9 @@ def test_from_ranges_to_a_report_of_the_fine_tuned_graph(work: Path, typical: Pa
     code, out, talk = call(calibration_app, *report, "--json")
     assert code == 0, talk
     assert json.loads(out)["n"] == 30 and "60 of the pictures were calibrated or fine-tuned on" in talk
+    trained = {kind: row["tuned_on"] for kind, row in json.loads(out)["renderings"].items()}
+    assert trained == {"trt": 48, "cpu": 48 if taken else None}
+    assert "model.trt.onnx on 48 pictures" in (work / "report.html").read_text(encoding="utf-8")
     (work / "tuned.safetensors").rename(work / "elsewhere")
     code, _, talk = call(calibration_app, *report)
     assert code == 1 and "tuned.safetensors cannot be read" in talk
@@ -446,6 +466,7 @@ def test_what_does_not_help_is_said_and_nothing_is_written(work: Path, typical: 
         (["--rate", "0"], 2, "--rate is 0; give a number above 0, e.g. 0.0003"),
         (["--device", "cuda:77"], 2, "--device cuda:77 cannot be used ("),
         (["--device", "gpu"], 2, "--device gpu cannot be used ("),
+        (["--device", "meta"], 2, "--device meta cannot be used (it is neither cpu nor cuda); give cpu"),
         (["--ranges", "missing.json"], 1, "missing.json cannot be read"),
         (["--pictures", "empty"], 1, "empty holds no picture"),
     ],

@@ -4,41 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import cv2
-import numpy as np
 import pytest
 
 from benchmarks.quantisation.nets import NETS, SHARED, inputs_of, parts_of, small, trained, truth_of
 from edge_sdk.errors import DatasetError
 from edge_sdk.quality.datasets import Dataset, load_dataset
-from edge_sdk.testing import drawn_picture
 from tests.requirements import need
 
 torch = pytest.importorskip("torch")
 torch.set_num_threads(1)
-
-LABELS = ("free", "scratch", "spot")
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Pictures of two defects with masks, and of none, three of a part."""
-    root = tmp_path_factory.mktemp("drawn")
-    rows = ["image,mask,label,domain,group"]
-    for n in range(72):
-        label = LABELS[n % 3]
-        image, mask = drawn_picture(64, 64, seed=n), np.zeros((64, 64), np.uint8)
-        if label == "spot":
-            cv2.circle(mask, (20 + n % 24, 32), 6, 255, -1)
-        elif label == "scratch":
-            cv2.line(mask, (8, 10 + n % 40), (56, 14 + n % 40), 255, 3)
-        image[mask > 0] = 30
-        cv2.imwrite(str(root / f"{n}.png"), image)
-        if label != "free":
-            cv2.imwrite(str(root / f"{n}_mask.png"), mask)
-        rows.append(f"{n}.png,{'' if label == 'free' else f'{n}_mask.png'},{label},line,part{n // 3:02d}")
-    (root / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    return load_dataset(root)
 
 
 def test_no_group_is_in_two_parts_and_the_seed_deals_them(drawn: Dataset) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,15 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
+from benchmarks.peers import VARIABLE
+from benchmarks.quantisation.nets import NETS, parts_of, small
 from benchmarks.quantisation.noise import Heard, lead
 from benchmarks.quantisation.quantisers import ORT, floats_of, ort_graph, refused, roundings_of
-from benchmarks.quantisation.renderings import DEFAULT, best_peer, rows_of
+from benchmarks.quantisation.renderings import DEFAULT, SKIP, _step, best_peer, rows_of
 from calibration.placement import tensorrt_placement
 from calibration.qdq import qdq_from_onnx
 from calibration.sessions import open_session
+from edge_sdk.quality.datasets import Dataset
 from tests.calibration.conftest import table
 from tests.calibration.networks import frames, graph_of, residual_model, save
 
@@ -71,6 +75,25 @@ def test_a_peer_that_is_not_there_is_a_row_that_says_so() -> None:
     one["skipped"] = {"ModelOpt, max": "not installed here; python -m benchmarks peer modelopt"}
     rows = rows_of("ResNet-18", [one])
     assert {"name": "ResNet-18, ModelOpt, max", "skipped": one["skipped"]["ModelOpt, max"]} in rows
+
+
+@pytest.mark.slow
+def test_a_step_judges_everybody_on_pictures_that_none_of_them_saw(
+    drawn: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxscript")
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    net = replace(small(NETS["resnet18"]), iterations=4, folder=drawn.root)
+    kept = _step(net, 100, (15, 6))
+    parts = parts_of(drawn, seed=100)
+    assert set(kept["groups"]) <= {one.unit for one in parts.held_out}
+    assert kept["skipped"]["ModelOpt, max"] == "not installed here; python -m benchmarks peer modelopt"
+    assert kept["said"]["calibrated"] + kept["said"]["chose_on"] == 15
+    assert set(ORT) | {DEFAULT, SKIP, "ours, nothing in float"} < set(kept["renderings"])
+    for name, found in kept["renderings"].items():
+        assert found["refused"] is None, name
+        assert len(found["error"]) == len(kept["groups"]) == 6
+    assert len({tuple(found["signal"]) for found in kept["renderings"].values()}) == 1
 
 
 def test_our_rendering_is_taken_and_its_layers_in_float_are_counted(ours: tuple[ModelProto, ModelProto]) -> None:
