@@ -129,7 +129,7 @@ def test_every_scorer_has_a_row_and_one_is_the_recommended() -> None:
     found = recipes(0)
     small = recipes(0, quick=True)
     assert {one.method for one in small.values()} == set(METHODS) and set(small) < set(found)
-    assert {one.method for one in found.values()} == set(METHODS) and len(found) == len(METHODS) + 2
+    assert {one.method for one in found.values()} == set(METHODS) and len(found) == len(METHODS) + 3
     assert [one for one in found.values() if one == ScorerRecipe()]
 
 
