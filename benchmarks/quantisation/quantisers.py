@@ -7,7 +7,7 @@ import logging
 import os
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from benchmarks.peers import PeerError
 from calibration.placement import WEIGHTED
 from edge_sdk.arrays import Floats
 
-__all__ = ["ORT", "floats_of", "modelopt_graphs", "ort_graph", "refused", "roundings_of"]
+__all__ = ["ORT", "floats_of", "hushed", "modelopt_graphs", "ort_graph", "refused", "roundings_of"]
 
 ORT: Mapping[str, tuple[str, tuple[str, ...] | None]] = {
     "onnxruntime, its own placement, min-max": ("MinMax", None),
@@ -61,13 +61,11 @@ def ort_graph(
             found = next(self._left, None)
             return None if found is None else {"frame": found[None]}
 
-    # it says on the root logger and on stdout what it does
-    logging.getLogger().setLevel(logging.ERROR)
     options: dict[str, Any] = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}
     if operations is not None:
         options["OpTypesToExcludeOutputQuantization"] = list(operations)
     out = work / "onnxruntime.onnx"
-    with redirect_stdout(StringIO()):
+    with hushed(), redirect_stdout(StringIO()):
         quantize_static(
             model,
             out,
@@ -81,6 +79,18 @@ def ort_graph(
             extra_options=options,
         )
     return onnx.load(out)
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Without what onnxruntime's quantiser says on the root logger; afterwards that is as it was."""
+    root = logging.getLogger()
+    before = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(before)
 
 
 def modelopt_graphs(

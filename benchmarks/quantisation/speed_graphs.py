@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.export_nodes import network_of
+from benchmarks.quantisation.quantisers import hushed
 from edge_sdk.arrays import Floats
 from edge_sdk.quality.datasets import Sample
 from edge_sdk.vision.preprocess import PreprocessSpec
@@ -88,8 +89,6 @@ def graphs_of(net: str, folder: Path, *, calibrated: int, judged: int, side: int
 
 def _quantised(model: Path, out: Path, frames: Floats, *, unsigned: bool) -> None:
     """By ``quantize_static``, as its documentation says: preprocessed, then quantised."""
-    import logging
-
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -101,12 +100,11 @@ def _quantised(model: Path, out: Path, frames: Floats, *, unsigned: bool) -> Non
             found = next(self._frames, None)
             return None if found is None else {"frame": found[None]}
 
-    # it says on the root logger what it does
-    logging.getLogger().setLevel(logging.ERROR)
     ready = out.with_suffix(".ready.onnx")
-    quant_pre_process(str(model), str(ready), skip_symbolic_shape=True)
     options = {"activation_type": QuantType.QUInt8, "per_channel": True} if unsigned else {}
-    quantize_static(str(ready), str(out), Reader(), **options)
+    with hushed():
+        quant_pre_process(str(model), str(ready), skip_symbolic_shape=True)
+        quantize_static(str(ready), str(out), Reader(), **options)
 
 
 def _network(net: str, frames: Floats) -> Any:
