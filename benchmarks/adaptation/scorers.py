@@ -49,8 +49,8 @@ NEEDS = ("torch", "onnxruntime", "../shared/data/backbone_mobilenetv2",
          *(f"../shared/data/{name}" for name in SETS.values()))  # fmt: skip
 
 SEEDS = (3, 4)
-"""Seeds 1 and 2 were reported with the defaults of before, and 0 was seen in part; what was seen led to the defaults of
-now, which were chosen on the seeds from 100 on, so they are judged on seeds that nobody has seen."""
+"""Seeds 1 and 2 were reported with the defaults of before, and 0 was seen in part; what they showed led to the defaults
+of now, which were chosen on seeds from 100 on, so these are judged on seeds that had no part in it."""
 QUICK_SEEDS = (100,)
 """A quick run shows nothing of the reported seeds."""
 TRAINED = ("stfpm", "supersimple")
