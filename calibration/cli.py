@@ -10,7 +10,7 @@ import typer
 from calibration.calibrating import AUTO, calibrate, why_of
 from calibration.choosing import WORTH_DB
 from calibration.collect import constant_tensors
-from calibration.console import bar, bars, hand_out, refusals, say
+from calibration.console import MostFloat, bar, bars, hand_out, refusals, say
 from calibration.exported import asked_in_float, read_exported, read_preprocess
 from calibration.graphs import load_graph
 from calibration.layers import layers_of, strangeness
@@ -146,15 +146,7 @@ def render(
     keep_float: Annotated[
         list[str] | None, typer.Option("--keep-float", help="Name of a node to leave as it is; repeatable.")
     ] = None,
-    most_float: Annotated[
-        int | None,
-        typer.Option(
-            "--max-fp16-layers",
-            min=0,
-            help="Of the layers that the ranges found worth FP16, leave at most so many in float for TensorRT.",
-            show_default=False,
-        ),
-    ] = None,
+    most_float: MostFloat = None,
     fp16: Annotated[
         bool,
         typer.Option("--fp16", help="Also write model.trt.fp16.onnx: FP16 in the graph, for a strongly typed build."),

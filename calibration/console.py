@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,7 +13,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from edge_sdk.errors import DefectErased, EdgeError
 
-__all__ = ["bar", "bars", "hand_out", "refusals", "say"]
+__all__ = ["MostFloat", "bar", "bars", "hand_out", "refusals", "say"]
+
+MostFloat = Annotated[
+    int | None,
+    typer.Option(
+        "--max-fp16-layers",
+        min=0,
+        help="Of the layers that the ranges found worth FP16, leave at most so many in float for TensorRT.",
+        show_default=False,
+    ),
+]
+"""What is rendered and what is fine-tuned for it must agree."""
 
 
 def say(text: str) -> None:

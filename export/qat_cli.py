@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from calibration.console import bars, hand_out, refusals, say
+from calibration.console import MostFloat, bars, hand_out, refusals, say
 from calibration.exported import asked_in_float, read_preprocess
 from calibration.graphs import load_graph
 from calibration.pictures import MODEST, pictures_in
@@ -39,15 +39,7 @@ def qat(
     ] = 3e-4,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Frames a step.")] = 8,
     most: Annotated[int, typer.Option("--max", min=1, help="Pictures trained on, chosen evenly.")] = 256,
-    most_float: Annotated[
-        int | None,
-        typer.Option(
-            "--max-fp16-layers",
-            min=0,
-            help="Of the layers that the ranges found worth FP16, leave at most so many in float for TensorRT.",
-            show_default=False,
-        ),
-    ] = None,
+    most_float: MostFloat = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the pictures' order.")] = 0,
     device: Annotated[str, typer.Option("--device", metavar="NAME", help="cpu, cuda or cuda:1.")] = "cpu",
     threads: Annotated[int, typer.Option("--threads", min=1, help="Of torch.")] = 1,

@@ -27,9 +27,10 @@ from typing import Any
 
 from benchmarks import machine
 from benchmarks.adaptation.scorers_fold import fold_of, parts_of, recipes, spec_of
-from benchmarks.adaptation.scorers_peer import METHODS, RATIO, Peer, peer_fold
+from benchmarks.adaptation.scorers_peer import METHODS, RATIO, anomalib, peer_fold
 from benchmarks.adaptation.scorers_table import BEST_ON, LEVEL, Judged, Table
 from benchmarks.adaptation.scorers_time import DEFAULTS, times_of
+from benchmarks.asking import Asked
 from benchmarks.peers import python_of, why_missing
 from benchmarks.results import Chart, Result, Steps
 
@@ -135,12 +136,12 @@ def run(*, quick: bool, progress: Steps) -> Result:
     )
 
 
-def _peer(stack: ExitStack) -> Peer | None:
+def _peer(stack: ExitStack) -> Asked | None:
     """anomalib's process, where its environment was made and the trunk's weights are here."""
     from training.recipe import pretrained_weights
 
     python, weights = python_of("anomalib"), pretrained_weights()
-    return None if python is None or weights is None else stack.enter_context(Peer(python, weights))
+    return None if python is None or weights is None else stack.enter_context(anomalib(python, weights))
 
 
 def _notes(table: Table, shown: int) -> list[str]:

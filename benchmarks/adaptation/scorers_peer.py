@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from benchmarks.adaptation.scorers_fold import Parts, located
-from benchmarks.peers import PeerError
+from benchmarks.asking import Asked
 from edge_sdk.quality.datasets import Sample, read_image
 from edge_sdk.vision.preprocess import PreprocessSpec, preprocess
 
-__all__ = ["METHODS", "RATIO", "Peer", "frames_file", "peer_fold"]
+__all__ = ["METHODS", "RATIO", "anomalib", "frames_file", "peer_fold"]
 
 METHODS = ("padim", "patchcore", "stfpm")
 RATIO = 0.01
@@ -27,76 +22,20 @@ RATIO = 0.01
 WORKER = Path(__file__).with_name("anomalib_worker.py")
 
 
-class Peer:
-    """The process; used with ``with``.
+def anomalib(python: Path, weights: Path) -> Asked:
+    """Its process, with our trunk.
 
     Args:
         python: Interpreter of the peer's environment.
         weights: Of the trunk.
+
+    Raises:
+        PeerError: It does not say hello.
     """
-
-    def __init__(self, python: Path, weights: Path) -> None:
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
-        # -P: the worker's own folder hides no module of the peer's
-        self._process = subprocess.Popen(
-            [str(python), "-P", "-W", "ignore", str(WORKER)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._said,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "", "HF_HUB_OFFLINE": "1"},
-        )
-        try:
-            self.versions: dict[str, str] = self.ask("hello", weights=str(weights))
-        except PeerError:
-            self.close()
-            raise
-
-    def __enter__(self) -> Peer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let it end, and wait for that."""
-        stdin, stdout = self._pipes()
-        with suppress(BrokenPipeError):
-            stdin.close()
-        stdout.close()
-        self._process.wait()
-        self._said.close()
-
-    def ask(self, what: str, **options: Any) -> dict[str, Any]:
-        """One request and its answer.
-
-        Raises:
-            PeerError: The peer refused, or died; the last thing it said.
-        """
-        stdin, stdout = self._pipes()
-        try:
-            stdin.write(json.dumps({"do": what, **options}) + "\n")
-            stdin.flush()
-            line = stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            self._said.seek(0)
-            said = self._said.read().decode(errors="replace").strip().splitlines()
-            raise PeerError(f"anomalib ended while asked to {what} ({said[-1] if said else 'without a word'})")
-        found: dict[str, Any] = json.loads(line)
-        if "error" in found:
-            raise PeerError(f"anomalib could not {what}: {found['error']}")
-        return found
-
-    def _pipes(self) -> tuple[IO[str], IO[str]]:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        return self._process.stdin, self._process.stdout
+    return Asked(python, WORKER, name="anomalib", weights=str(weights))
 
 
-def peer_fold(peer: Peer, parts: Parts, spec: PreprocessSpec, *, seed: int, shown: int) -> dict[str, Any]:
+def peer_fold(peer: Asked, parts: Parts, spec: PreprocessSpec, *, seed: int, shown: int) -> dict[str, Any]:
     """Every method of the peer, fitted and judged on the pictures that ours were.
 
     Args:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.adaptation.scorers_fold import Parts, fold_of
-from benchmarks.adaptation.scorers_peer import METHODS, RATIO, Peer, frames_file
+from benchmarks.adaptation.scorers_peer import METHODS, RATIO, frames_file
+from benchmarks.asking import Asked
 from edge_sdk.vision.preprocess import PreprocessSpec
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def times_of(
     spec: PreprocessSpec,
     *,
     seed: int,
-    peer: Peer | None,
+    peer: Asked | None,
     laps: int,
 ) -> Times:
     """Milliseconds of one picture, rounds of everything in turn.
@@ -118,7 +119,7 @@ def _clocked(run: Callable[[Floats], object], frame: Floats) -> Callable[[], flo
     return once
 
 
-def _asked(peer: Peer, method: str, frames: Path) -> Callable[[], float]:
+def _asked(peer: Asked, method: str, frames: Path) -> Callable[[], float]:
     def once() -> float:
         return float(peer.ask("time", name=method, frames=str(frames))["ms"])
 

@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.adaptation.scorers_time import ratio_of_medians
+from benchmarks.asking import Asked
 from benchmarks.peers import python_of, why_missing
-from benchmarks.quantisation.asking import Asked
 from benchmarks.quantisation.speed_graphs import FP32, NAMES, OURS, SIDES, Graphs, graphs_of
 from benchmarks.results import Chart, Result, Steps, Value
 from edge_sdk.arrays import Array, Floats

@@ -12,9 +12,10 @@ import pytest
 
 from benchmarks.adaptation import scorers_peer
 from benchmarks.adaptation.scorers_fold import parts_of, recipes, spec_of
-from benchmarks.adaptation.scorers_peer import Peer, frames_file
+from benchmarks.adaptation.scorers_peer import anomalib, frames_file
 from benchmarks.adaptation.scorers_table import Judged, Table, interval
 from benchmarks.adaptation.scorers_time import DEFAULTS, ratio_of_medians
+from benchmarks.asking import Asked
 from benchmarks.peers import PeerError
 from edge_sdk.quality.datasets import read_image
 from edge_sdk.vision.preprocess import PreprocessSpec, preprocess
@@ -133,11 +134,11 @@ def test_every_scorer_has_a_row_and_one_is_the_recommended() -> None:
     assert [one for one in found.values() if one == ScorerRecipe()]
 
 
-def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> Peer:
+def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> Asked:
     path = tmp_path / "worker.py"
     path.write_text("import json, sys\nfor line in sys.stdin:\n    asked = json.loads(line)\n    " + text)
     monkeypatch.setattr(scorers_peer, "WORKER", path)
-    return Peer(Path(sys.executable), tmp_path / "weights")
+    return anomalib(Path(sys.executable), tmp_path / "weights")
 
 
 def test_what_a_peer_refuses_or_dies_of_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.asking import Asked
 from benchmarks.peers import PeerError
-from benchmarks.quantisation.asking import Asked
 from benchmarks.quantisation.speed import agreement, rows_of, times_of
 from benchmarks.quantisation.speed_graphs import FP32, OURS, graphs_of
 from calibration.sessions import open_session

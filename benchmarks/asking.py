@@ -23,12 +23,13 @@ class Asked:
         python: Interpreter of the peer's environment.
         worker: A script that answers one JSON object a line, ``hello`` with its versions.
         name: Of the peer, for what is said of it.
+        options: Of ``hello``.
 
     Raises:
         PeerError: It does not say hello.
     """
 
-    def __init__(self, python: Path, worker: Path, *, name: str) -> None:
+    def __init__(self, python: Path, worker: Path, *, name: str, **options: Any) -> None:
         self._name = name
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
         # -P: the worker's own folder hides no module of the peer's
@@ -38,10 +39,10 @@ class Asked:
             stdout=subprocess.PIPE,
             stderr=self._said,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "", "HF_HUB_OFFLINE": "1"},
         )
         try:
-            self.versions: dict[str, str] = self.ask("hello")
+            self.versions: dict[str, str] = self.ask("hello", **options)
         except PeerError:
             self.close()
             raise
