@@ -32,7 +32,9 @@ from edge_sdk.arrays import Array, Bools
 from edge_sdk.quality.datasets import Sample
 from edge_sdk.quality.measures import bootstrap_over_groups
 
-__all__ = ["LEVEL", "MINUTES", "NEEDS", "SEEDS", "SUITE", "TITLE", "Judged", "Shift", "moved", "run", "shift_of"]
+__all__ = [
+    "LEVEL", "MINUTES", "NEEDS", "SEEDS", "SUITE", "TITLE", "Judged", "Shift", "moved", "run", "shift_of", "worst_of",
+]  # fmt: skip
 
 TITLE = "False alarms of INT8 at FP32's threshold, models of good parts"
 SUITE = "quantisation"
@@ -100,16 +102,14 @@ def run(*, quick: bool, progress: Steps) -> Result:
                 fold = progress.step(f"{one}, seed {seed}, {head}", partial(fold_of, parts, recipe))
                 found[head][one].append(fold["scores"])
     rows: list[dict[str, object]] = []
-    worst: tuple[float, Value] = (-1.0, Value(0.0))
+    wholes: list[Shift] = []
     for head, by_set in found.items():
         for form, where in RENDERINGS.items():
             whole = shift_of(
                 [fold for one in sets for fold in by_set[one]], [each for one in sets for each in judged[one]], form
             )
             rows.append(_row(f"{HEADS[head]}, {where}", whole, _ranks(by_set, groups, form)))
-            ends = (whole.low, whole.high) if whole.points >= 0 else (-whole.high, -whole.low)
-            value = Value(*(round(part, 3) for part in (abs(whole.points), *ends)))
-            worst = max(worst, (abs(whole.points), value), key=lambda pair: pair[0])
+            wholes.append(whole)
     for head, by_set in found.items():
         for one in sets:
             for form, where in RENDERINGS.items():
@@ -124,7 +124,7 @@ def run(*, quick: bool, progress: Steps) -> Result:
     units = len({group for one in sets for each in judged[one] for group in each.groups})
     return Result(
         rows=rows,
-        musts={} if quick or min(counts) < FEWEST else {"Q4.int8_fpr_shift_points": worst[1]},
+        musts={} if quick or min(counts) < FEWEST else {"Q4.int8_fpr_shift_points": worst_of(wholes)},
         notes=[
             f"{' and '.join(map(str, counts))} good parts judged, of {units} groups; neither fitted nor calibrated "
             "on, at thresholds that other good parts set",
@@ -182,6 +182,16 @@ def shift_of(folds: Sequence[Mapping[str, Sequence[float]]], judged: Sequence[Ju
     low, high = bootstrap_over_groups(lambda rows: float(change[rows].mean()), groups)
     up, down = int((by_int8 & ~by_fp32).sum()), int((by_fp32 & ~by_int8).sum())
     return Shift(float(change.mean()), low, high, 100 * float(by_fp32.mean()), up, down, len(change))
+
+
+def worst_of(shifts: Sequence[Shift]) -> Value:
+    """The largest shift, either way; of those that are level the one whose interval reaches further."""
+
+    def away(shift: Shift) -> Value:
+        ends = (shift.low, shift.high) if shift.points >= 0 else (-shift.high, -shift.low)
+        return Value(*(round(part, 3) for part in (abs(shift.points), *ends)))
+
+    return max((away(one) for one in shifts), key=lambda value: (value.value, value.high))
 
 
 def _runs(

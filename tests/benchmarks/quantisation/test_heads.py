@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.quantisation.heads import Judged, halves, moved, shift_of
+from benchmarks.quantisation.heads import Judged, Shift, halves, moved, shift_of, worst_of
 from edge_sdk.quality.datasets import Sample
 
 GOOD = np.arange(40, dtype=np.float64)
@@ -47,6 +47,13 @@ def test_seeds_are_pooled_and_a_part_counts_as_one() -> None:
     # all that crosses is one group, so draws without it see no shift
     one = Judged(tuple("moving" if n in (35, 36) else f"part {n}" for n in range(40)), FIRST)
     assert shift_of([up], [one], "int8").low == 0
+
+
+def test_of_two_that_are_level_the_less_certain_one_is_stated() -> None:
+    up, down = Shift(0.4, 0.0, 1.0, 5.0, 2, 0, 500), Shift(-0.4, -1.3, 0.5, 5.0, 2, 4, 500)
+    for shifts in ((up, down), (down, up)):
+        assert worst_of(shifts) == (0.4, -0.5, 1.3)
+    assert worst_of((up, down, Shift(0.6, 0.2, 0.9, 5.0, 3, 0, 500))) == (0.6, 0.2, 0.9)
 
 
 def test_no_group_is_torn_apart(tmp_path: Path) -> None:
