@@ -13,13 +13,14 @@ from calibration.collect import constant_tensors
 from calibration.console import MostFloat, bar, bars, hand_out, refusals, say
 from calibration.exported import asked_in_float, read_exported, read_preprocess
 from calibration.graphs import load_graph
+from calibration.held_out import held_out
 from calibration.layers import layers_of, strangeness
 from calibration.page import html_page
 from calibration.pictures import pictures_in
 from calibration.qdq import Architecture, host_architecture, qdq_from_onnx
 from calibration.ranges import read_ranges, write_ranges
-from calibration.renderings import RENDERINGS, TYPED, renderings_of, tuned_of
-from calibration.report import compare_on_pictures, held_out
+from calibration.renderings import RENDERINGS, TYPED, renderings_of
+from calibration.report import compare_on_pictures
 from calibration.report_file import RenderingReport, report_file
 from calibration.scales import RULES, Rule
 from calibration.thresholds import rendering_thresholds, write_thresholds
@@ -50,6 +51,13 @@ Out = Annotated[
 ]
 Preprocess = Annotated[
     Path | None, typer.Option("--preprocess", help="By default preprocess.json beside the graph.")
+]
+Ranges = Annotated[
+    Path | None, typer.Option("--ranges", help="By default ranges.json beside the graph, if there.")
+]
+TunedWeights = Annotated[
+    Path | None,
+    typer.Option("--tuned", help=f"By default {TUNED_NAME} beside the graph, where a rendering has its weights."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="Of the runtime.")]
@@ -237,13 +245,8 @@ def report(
     pictures: Pictures,
     out: Out,
     preprocess: Preprocess = None,
-    ranges: Annotated[
-        Path | None, typer.Option("--ranges", help="By default ranges.json beside the graph, if there.")
-    ] = None,
-    tuned: Annotated[
-        Path | None,
-        typer.Option("--tuned", help=f"By default {TUNED_NAME} beside the graph, where a rendering has its weights."),
-    ] = None,
+    ranges: Ranges = None,
+    tuned: TunedWeights = None,
     title: Annotated[str, typer.Option("--title", help="Of the page.")] = "What INT8 costs",
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 where a gate does not hold.")] = False,
     as_json: AsJson = False,
@@ -257,18 +260,9 @@ def report(
             raise FormatError(
                 f"{model.with_name('export.json')} is of another graph than {model}; export it again"
             )
-        table_path = ranges or model.with_name("ranges.json")
-        table = read_ranges(table_path) if ranges or table_path.exists() else None
-        if table is not None:
-            table.check_graph(graph)
         files = renderings_of(int8, graph, say=say)
-        calibrated = {picture.sha256 for picture in (*table.pictures, *table.choosing)} if table else set()
-        finer, finer_kinds = tuned_of(files, tuned or model.with_name(TUNED_NAME))
-        calibrated |= {picture.sha256 for picture in finer.said.pictures} if finer else set()
-        samples, left_out = held_out(pictures_in(pictures), calibrated)
-        if left_out:
-            how = "calibrated or fine-tuned" if finer else "calibrated"
-            say(f"{left_out} of the pictures were {how} on and are left out")
+        held = held_out(graph, files, pictures_in(pictures), beside=model, ranges=ranges, tuned=tuned, say=say)
+        table, samples = held.ranges, held.samples
         with bar("comparing with FP32", len(samples)) as step:
             judged = compare_on_pictures(graph, files, samples, spec, exported, progress=step)
         layers = layers_of(graph, files, samples, spec, ranges=table, asked=exported.keep_float or ())
@@ -281,10 +275,10 @@ def report(
             graph_sha256=graph.digest,
             line=exported.line,
             ranges=table,
-            left_out=left_out,
+            left_out=held.left_out,
             layers=layers,
             strange=strange,
-            tuned_on={kind: len(finer.said.pictures) for kind in finer_kinds} if finer else None,
+            tuned_on=held.tuned_on,
         )
         out.mkdir(parents=True, exist_ok=True)
         page = html_page(found, judged, exported.bands(), ranges=table, title=title)
@@ -320,12 +314,17 @@ def thresholds(
         list[Path] | None, typer.Option("--int8", help="An INT8 graph; repeatable.", show_default=False)
     ] = None,
     preprocess: Preprocess = None,
+    ranges: Ranges = None,
+    tuned: TunedWeights = None,
     alpha: Annotated[
         float, typer.Option("--alpha", help="Share of pictures of a kind that may fall on the wrong side.")
     ] = ALPHA,
     as_json: AsJson = False,
 ) -> None:
-    """Calibrate thresholds on the outputs of the graphs that a station runs, on labelled held-out pictures."""
+    """Calibrate thresholds on the outputs of the graphs that a station runs, on labelled held-out pictures.
+
+    Pictures that calibrated, chose or fine-tuned an INT8 graph are left out of its thresholds.
+    """
     with refusals():
         graph = load_graph(model)
         spec = read_preprocess(preprocess or model.with_name("preprocess.json"))
@@ -334,11 +333,16 @@ def thresholds(
         files = {f"int8-{kind}": path for kind, path in renderings.items()} or {"fp32": model}
         if f"int8-{TYPED}" in files:
             raise ConfigError(f"{files[f'int8-{TYPED}']} is no graph that a bundle carries; give {RENDERINGS['trt']}")
-        samples = pictures_in(pictures)
+        samples, left_out = pictures_in(pictures), 0
+        if renderings:
+            held = held_out(graph, renderings, samples, beside=model, ranges=ranges, tuned=tuned, say=say)
+            samples, left_out = held.samples, held.left_out
         found = {}
         for role, path in files.items():
             with bar(f"judging with {role}", len(samples)) as step:
-                made = rendering_thresholds(path, role, samples, spec, exported, alpha=alpha, progress=step)
+                made = rendering_thresholds(
+                    path, role, samples, spec, exported, alpha=alpha, left_out=left_out, progress=step
+                )
             written = write_thresholds(out, made)
             found[role] = {"path": str(written), **made.model_dump(mode="json", by_alias=True)}
         text = "\n".join(f"{row['path']}: {row['how']}; guarantee: {row['guarantee']}" for row in found.values())

@@ -27,7 +27,10 @@ from calibration.tuned import TUNED, Tuned
 from edge_sdk.arrays import Array
 from edge_sdk.errors import ConfigError
 
-__all__ = ["Architecture", "Layout", "host_architecture", "qdq_from_onnx"]
+__all__ = ["RANGES", "Architecture", "Layout", "host_architecture", "qdq_from_onnx"]
+
+RANGES = "edge_sdk.ranges"
+"""Under which a rendering's metadata has the digest of the range table that it was written from."""
 
 Layout = Literal["tensorrt", "onnxruntime"]
 Architecture = Literal["x86_64", "aarch64"]
@@ -242,7 +245,7 @@ class _Writer:
         said = {
             "edge_sdk.layout": self._layout,
             "edge_sdk.fp32": self._graph.digest,
-            "edge_sdk.ranges": self._ranges.digest(),
+            RANGES: self._ranges.digest(),
         }
         if self._tuned is not None:
             said[TUNED] = self._tuned.digest

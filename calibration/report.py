@@ -38,7 +38,6 @@ __all__ = [
     "compare_on_pictures",
     "cpu_instructions",
     "cpu_name",
-    "held_out",
 ]
 
 VERDICTS = ("passed", "uncertain", "defective")
@@ -116,20 +115,6 @@ class Judged:
     verdicts: Array
     """``(N,)`` of FP32, places in ``VERDICTS``."""
     costs: tuple[Cost, ...]
-
-
-def held_out(samples: Sequence[Sample], calibrated_on: set[str]) -> tuple[tuple[Sample, ...], int]:
-    """Those that were not calibrated on, by their content, and how many were.
-
-    Raises:
-        DatasetError: None is left.
-    """
-    kept = tuple(sample for sample in samples if sha256_file(sample.path) not in calibrated_on)
-    if not kept:
-        raise DatasetError(
-            f"all {len(samples)} pictures were calibrated on; a report needs others: give a held-out folder"
-        )
-    return kept, len(samples) - len(kept)
 
 
 def compare_on_pictures(

@@ -20,7 +20,7 @@ from edge_sdk.manifest import ClassThresholds, RenderingThresholds
 from edge_sdk.quality.datasets import Sample, read_image
 from edge_sdk.quality.novelty import band_of_normals
 from edge_sdk.quality.pictures import picture_size
-from edge_sdk.quality.thresholds import ALPHA, calibrated_band
+from edge_sdk.quality.thresholds import ALPHA, calibrated_band, missing
 from edge_sdk.vision.decode import confidence_from_logits
 from edge_sdk.vision.preprocess import PreprocessSpec, valid_cells
 from edge_sdk.vision.tiles import outputs_of_frame
@@ -36,6 +36,7 @@ def rendering_thresholds(
     exported: Exported,
     *,
     alpha: float = ALPHA,
+    left_out: int = 0,
     progress: Callable[[], None] = lambda: None,
 ) -> RenderingThresholds:
     """Run a graph on labelled pictures and calibrate its thresholds.
@@ -49,14 +50,16 @@ def rendering_thresholds(
         spec: What the network was trained with.
         exported: Classes and temperature of the line.
         alpha: In (0, 1).
+        left_out: Pictures of the same folder that made the graph what it is; where there are any, too few others are
+            an error.
         progress: Called after each picture.
 
     Returns:
         With ``guarantee`` ``conformal alpha n``, or ``none`` and what is missing.
 
     Raises:
-        DatasetError: No picture has a label that says healthy or names a class of the model; of an anomaly map, too few
-            are of good parts.
+        DatasetError: No picture has a label that says healthy or names a class of the model; too few are left; of an
+            anomaly map, too few are of good parts.
         FormatError: The graph has no output named cells.
     """
     session = open_session(path, reference=role == "int8-trt")
@@ -76,6 +79,17 @@ def rendering_thresholds(
             f"none of the {len(samples)} pictures is labelled healthy or as one of {', '.join(classes)}; "
             "give a data set with labels"
         )
+    healthy = np.array([bool(one.healthy) for one in judged])
+    shows = np.array(
+        [[one.healthy is False and (len(classes) == 1 or one.label == name) for name in classes] for one in judged]
+    )
+    source = f"the labelled set for {role}"
+    lacking = missing(int(healthy.sum()), int(shows.sum(axis=0).min()), len(classes), alpha=alpha, source=source)
+    if left_out and lacking:
+        raise DatasetError(
+            f"without the {left_out} pictures that made {path.name} what it is, {lacking}; give more pictures that "
+            "were held out for this"
+        )
     maxima = np.zeros((len(judged), len(classes)), np.float32)
     for n, sample in enumerate(judged):
         outputs = outputs_of_frame(read_image(sample), spec, session.run)
@@ -84,11 +98,7 @@ def rendering_thresholds(
         shown = valid_cells(spec, height, width, (confidence.shape[1], confidence.shape[2]))
         maxima[n] = confidence[:, shown].max(axis=1)
         progress()
-    healthy = np.array([bool(one.healthy) for one in judged])
-    shows = np.array(
-        [[one.healthy is False and (len(classes) == 1 or one.label == name) for name in classes] for one in judged]
-    )
-    found = calibrated_band(maxima, healthy, shows, alpha=alpha, source=f"the labelled set for {role}")
+    found = calibrated_band(maxima, healthy, shows, alpha=alpha, source=source)
     return _said(found, path, role, exported)
 
 

@@ -20,14 +20,14 @@ from calibration.cli import app
 from calibration.exported import Exported, exported_bytes, preprocess_bytes, read_exported, read_preprocess
 from calibration.graphs import load_graph
 from calibration.ranges import FloatLayer, read_ranges, write_ranges
-from calibration.report import compare_on_pictures, held_out
+from calibration.report import compare_on_pictures
 from calibration.report_file import ReportFile
 from calibration.scales import RULES
 from calibration.sessions import open_session
 from edge_sdk.documents import parse_json
 from edge_sdk.errors import DatasetError, FormatError
 from edge_sdk.manifest import ClassThresholds
-from edge_sdk.quality.datasets import Sample, load_dataset
+from edge_sdk.quality.datasets import load_dataset
 from edge_sdk.testing import drawn_picture
 from edge_sdk.vision.decode import confidence_from_logits
 from edge_sdk.vision.preprocess import preprocess
@@ -269,18 +269,26 @@ def test_pictures_that_were_calibrated_on_do_not_judge(root: Path, tmp_path: Pat
     code, _, talk = run(*words, "--pictures", root / "typical")
     assert code == 1
     assert talk.splitlines()[-1] == (
-        "all 12 pictures were calibrated on; a report needs others: give a held-out folder"
+        "all 12 pictures were calibrated on; give a folder of others, held out for this"
     )
 
 
-def test_held_out_looks_at_contents_not_at_names(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(b"one")
-    (tmp_path / "b.png").write_bytes(b"two")
-    samples = [Sample(path=tmp_path / name, image=name, label="") for name in ("a.png", "b.png")]
-    import hashlib
-
-    kept, left_out = held_out(samples, {hashlib.sha256(b"two").hexdigest()})
-    assert [sample.image for sample in kept] == ["a.png"] and left_out == 1
+def test_a_rendering_of_other_ranges_is_not_judged_by_these(root: Path) -> None:
+    work = root / "work"
+    code, _, talk = run("ranges", work / "model.onnx", "--pictures", root / "others", "--out", work)
+    assert code == 0, talk
+    code, _, talk = report_of(root)
+    assert code == 1
+    assert talk.splitlines()[-1] == (
+        f"{work}/model.cpu.onnx was rendered with other ranges than {work}/ranges.json; give the table that it was "
+        "rendered with (--ranges), or render it again: python -m calibration render"
+    )
+    (work / "ranges.json").unlink()
+    code, _, talk = report_of(root)
+    assert code == 0, talk
+    assert (
+        f"warning: there is no {work}/ranges.json, so pictures that calibrated cannot be told; give the table: --ranges"
+    ) in talk
 
 
 def test_no_picture_and_no_cells_are_refused(root: Path) -> None:

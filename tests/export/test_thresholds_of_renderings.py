@@ -84,10 +84,59 @@ def test_with_too_few_pictures_there_is_no_guarantee_and_the_reason(work: Path, 
     )
 
 
+def merged(folder: Path, *sources: Path) -> Path:
+    """The pictures of several data sets under new names."""
+    folder.mkdir()
+    rows = ["image,label"]
+    for source in sources:
+        for sample in load_dataset(source).samples:
+            name = f"copy-{len(rows):03d}.png"
+            (folder / name).write_bytes(sample.path.read_bytes())
+            rows.append(f"{name},{sample.label}")
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return folder
+
+
+def test_pictures_that_made_the_int8_graph_do_not_set_its_thresholds(
+    work: Path, typical: Path, tmp_path: Path
+) -> None:
+    fresh = pictures(tmp_path / "fresh", 40, seed=900)
+    alone = json.loads(calibrated_on(work, fresh, "--int8", work / "model.cpu.onnx", "--json")[1])
+    both = merged(tmp_path / "both", fresh, typical)
+    code, stdout, talk = calibrated_on(work, both, "--int8", work / "model.cpu.onnx", "--json")
+    assert code == 0, talk
+    assert "20 of the pictures were calibrated on and are left out" in talk
+    found = json.loads(stdout)
+    assert {role: one["thresholds"] for role, one in found.items()} == {
+        role: one["thresholds"] for role, one in alone.items()
+    }
+    # FP32 was made by none of them
+    code, stdout, talk = calibrated_on(work, both, "--json")
+    assert code == 0 and "left out" not in talk
+    assert json.loads(stdout)["fp32"]["how"].startswith("conformal quantiles of the strongest cell of 60 pictures")
+
+
+def test_too_few_pictures_beside_those_that_made_the_graph_are_refused(
+    work: Path, typical: Path, tmp_path: Path
+) -> None:
+    both = merged(tmp_path / "both", typical, pictures(tmp_path / "few", 10, seed=900))
+    code, _, talk = calibrated_on(work, both, "--int8", work / "model.cpu.onnx")
+    assert code == 1
+    assert talk.splitlines()[-1] == (
+        "without the 20 pictures that made model.cpu.onnx what it is, the labelled set for int8-cpu holds 5 healthy "
+        "pictures and at least 5 of each defect; conformal at alpha 0.1 needs 9 of each; give more pictures that were "
+        "held out for this"
+    )
+    assert not (work / "thresholds.int8-cpu.json").exists()
+    code, _, talk = calibrated_on(work, typical, "--int8", work / "model.cpu.onnx")
+    assert code == 1
+    assert "all 20 pictures were calibrated on; give a folder of others, held out for this" in talk
+
+
 def test_thresholds_of_another_graph_are_refused(work: Path, tmp_path: Path) -> None:
     graph = work / "model.cpu.onnx"
     assert read_thresholds(work, "int8-cpu", graph) is None
-    calibrated_on(work, pictures(tmp_path / "few", 10), "--int8", graph)
+    calibrated_on(work, pictures(tmp_path / "few", 10, seed=700), "--int8", graph)
     assert read_thresholds(work, "int8-cpu", graph) is not None
     graph.write_bytes(graph.read_bytes() + b"\0")
     with pytest.raises(FormatError, match=r"thresholds.int8-cpu.json is of another graph than model.cpu.onnx; make it"):

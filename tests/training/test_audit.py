@@ -301,12 +301,15 @@ def test_a_bundle_comes_out_with_the_guarantee_of_the_graph_that_runs(
     export = answered(plates, tmp_path / "export", 60)
     export_file(export)
     save_checkpoint(plates[0], tmp_path / "model")
-    graph, audit = tmp_path / "graph", tmp_path / "audit"
+    graph, audit, typical = tmp_path / "graph", tmp_path / "audit", tmp_path / "typical"
+    typical.mkdir()
+    for n, sample in enumerate(load_dataset(plates[2]).samples[60:]):  # what calibrates is left out of thresholds
+        cv2.imwrite(str(typical / f"{n}.png"), read_image(sample))
     done = CliRunner()
     for name, words in [
         (app, ["audit", tmp_path / "model", "--mentored", export.root, "--out", audit]),
         (exporting, ["onnx", tmp_path / "model", "--line", "new", "--out", graph]),
-        (calibrating, ["ranges", graph / "model.onnx", "--pictures", audit, "--out", graph]),
+        (calibrating, ["ranges", graph / "model.onnx", "--pictures", typical, "--out", graph]),
         (calibrating, ["render", graph / "model.onnx", "--ranges", graph / "ranges.json", "--out", graph]),
         (calibrating, ["thresholds", graph / "model.onnx", "--int8", graph / "model.cpu.onnx", "--pictures", audit,
                        "--out", graph]),
