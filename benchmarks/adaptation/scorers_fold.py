@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -12,18 +13,34 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge_sdk.arrays import Array, Floats
+from edge_sdk.errors import DatasetError
 from edge_sdk.quality.datasets import Sample, load_dataset
 from edge_sdk.vision.preprocess import PreprocessSpec
 
 if TYPE_CHECKING:
     from training.scorers.fitting import ScorerRecipe
 
-__all__ = ["CALIBRATED_ON", "FORMS", "Parts", "fold_of", "located", "parts_of", "recipes", "spec_of"]
+__all__ = [
+    "CALIBRATED_ON",
+    "FORMS",
+    "KNOWING",
+    "KNOWN",
+    "Parts",
+    "fold_of",
+    "located",
+    "parts_of",
+    "recipes",
+    "spec_of",
+]
 
 CALIBRATED_ON = 64
 """Fitted normals that ranges are taken of, at most, as ``commission`` does."""
 COVARIANCES = ("block", "shared", "diagonal", "position")
 """Of the Gaussian; the first is the default."""
+KNOWN = 10
+"""Defects that one scorer may learn from beside good parts."""
+KNOWING = f"supersimple, {KNOWN} defects known"
+"""Its row; every other is of good parts alone."""
 QUICK = {"iterations": 20, "side_px": 128}
 FORMS = ("torch", "onnx", "int8", "int8_trt")
 """``int8`` is ONNX Runtime's rendering, ``int8_trt`` TensorRT's layout as ONNX Runtime interprets it, on normals."""
@@ -38,7 +55,9 @@ class Parts:
     fits: tuple[Sample, ...]
     """Half of the good parts."""
     judged: tuple[Sample, ...]
-    """The other half, then every defect."""
+    """The other half, then every defect of no group that is known of."""
+    known: tuple[Sample, ...] = ()
+    """Defects that may teach."""
 
     @property
     def held(self) -> int:
@@ -46,18 +65,52 @@ class Parts:
         return sum(bool(one.healthy) for one in self.judged)
 
 
-def parts_of(root: Path, *, seed: int) -> Parts:
-    """Whole groups of good parts are dealt into halves, as fitting deals them; no defect fits anything."""
+def parts_of(root: Path, *, seed: int, known: int = 0) -> Parts:
+    """Whole groups of good parts are dealt into halves, as fitting deals them; some defects may teach.
+
+    Args:
+        root: A data set.
+        seed: Of the dealing.
+        known: Defects that may teach; none of their groups is judged.
+    """
     from training.scorers.normals import split_normals
 
     samples = load_dataset(root).samples
     good = tuple(one for one in samples if one.healthy)
     fits, holds = split_normals(good, seed=seed)
-    return Parts(root, good, fits, (*holds, *(one for one in samples if one.healthy is False)))
+    bad = [one for one in samples if one.healthy is False]
+    taught = _evenly(bad, known, seed=seed)
+    units = {one.unit for one in taught}
+    return Parts(root, good, fits, (*holds, *(one for one in bad if one.unit not in units)), taught)
+
+
+def _evenly(defects: Sequence[Sample], count: int, *, seed: int) -> tuple[Sample, ...]:
+    """One of each kind by turns, by lot, of a kind all of a group before the next, so that few groups are known.
+
+    Raises:
+        DatasetError: No defect would be left to judge.
+    """
+
+    def lot(name: str) -> bytes:
+        return hashlib.sha256(f"{seed}:{name}".encode()).digest()
+
+    queues: dict[str, list[Sample]] = {}
+    for one in sorted(defects, key=lambda one: (lot(one.unit), lot(one.image)), reverse=True):
+        queues.setdefault(one.label or "", []).append(one)
+    found: list[Sample] = []
+    while len(found) < count and any(queues.values()):
+        found += [queues[kind].pop() for kind in sorted(queues) if queues[kind]]
+    found = found[:count]
+    if count and {one.unit for one in defects} <= {one.unit for one in found}:
+        raise DatasetError(f"of {len(defects)} defects {count} are to be known, which leaves none to judge; give fewer")
+    return tuple(found)
 
 
 def recipes(seed: int, *, quick: bool = False) -> dict[str, ScorerRecipe]:
-    """Every scorer that there is, at its defaults, by name; ``quick``: one a method, small and hardly trained."""
+    """Every scorer that there is, at its defaults, by name, and ``KNOWING``.
+
+    ``quick``: one a method, small and hardly trained.
+    """
     from training.scorers.fitting import ScorerRecipe
     from training.scorers.network import METHODS
 
@@ -69,15 +122,18 @@ def recipes(seed: int, *, quick: bool = False) -> dict[str, ScorerRecipe]:
                 found[f"{method}, {covariance}"] = ScorerRecipe(**asked, covariance=covariance)
         else:
             found[method] = ScorerRecipe(**asked)
-    return found
+    return {**found, KNOWING: found["supersimple"]}
 
 
-def fold_of(parts: Parts, recipe: ScorerRecipe, *, keep: Path | None = None) -> dict[str, Any]:
+def fold_of(
+    parts: Parts, recipe: ScorerRecipe, *, defects: Sequence[Sample] = (), keep: Path | None = None
+) -> dict[str, Any]:
     """Scores of the judged pictures in every form, and where defects were found, as what JSON can hold.
 
     Args:
         parts: Of ``parts_of`` with the recipe's seed.
         recipe: Of the scorer.
+        defects: That teach it.
         keep: Folder that the checkpoint and the graphs are left in.
 
     Returns:
@@ -90,7 +146,7 @@ def fold_of(parts: Parts, recipe: ScorerRecipe, *, keep: Path | None = None) -> 
     from training.scorers.fitting import fit_scorer
     from training.scorers.normals import Normals
 
-    checkpoint, said, held = fit_scorer(Normals(parts.root, parts.good, ()), recipe)
+    checkpoint, said, held = fit_scorer(Normals(parts.root, parts.good, (), tuple(defects)), recipe)
     assert [one.image for one in held] == [one.image for one in parts.judged[: len(held)]]
     spec, network = checkpoint.preprocess, scorer_of(checkpoint)
     defective = distances_of(network, parts.judged[len(held) :], spec)

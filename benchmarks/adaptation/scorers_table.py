@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from benchmarks.adaptation.protocol import averaged, best_of_others, by_seed, paired
 from benchmarks.adaptation.scored import Scored, auroc
+from benchmarks.adaptation.scorers_fold import KNOWING
 from benchmarks.adaptation.scorers_time import DEFAULTS, ratio_of_medians
 from benchmarks.results import Value
 from edge_sdk.arrays import Array
 
-__all__ = ["BEST_ON", "LEVEL", "SAME", "Judged", "Table"]
+__all__ = ["BEST_ON", "LEVEL", "SAME", "Best", "Judged", "Table"]
 
 LEVEL = 0.05
 """FP32's share of good parts above the threshold."""
 SAME = {"gaussian, position": "padim", "patchcore": "patchcore", "stfpm": "stfpm"}
 """What of anomalib's is the same method as ours."""
+WITHOUT = "supersimple"
+"""The same as ``KNOWING``, of good parts alone."""
 RENDERINGS = ("int8", "int8_trt")
 BEST_ON = "magnetic"
 """The set that decides which scorer is the best."""
@@ -36,6 +38,20 @@ class Judged:
     groups: tuple[str, ...]
     kinds: tuple[str, ...] = ()
     """What is wrong with each; of good parts it says nothing."""
+
+
+@dataclass(frozen=True)
+class Best:
+    """Of each seed the scorer that is best on the others on ``BEST_ON``."""
+
+    names: tuple[str, ...]
+    """By seed."""
+    value: float
+    """AUROC of pictures, mean over seeds."""
+    low: float
+    high: float
+    by_kind: Mapping[str, float]
+    """Of each kind of defect against the good parts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,14 +107,19 @@ class Table:
         return rows
 
     def differences(self) -> list[dict[str, object]]:
-        """Ours less anomalib's, of one method, on the same pictures."""
-        return [
+        """Ours less anomalib's, of one method, on the same pictures; and with defects known less without."""
+        rows = [
             paired(self._beside(one, mine, other), self._runs(one, self.theirs[other][one], None), auroc)
             .row(f"{one}: {mine} - anomalib's {other}, AUROC")
             for mine, other in SAME.items()
             if mine in self.ours and other in self.theirs
             for one in self.judged
         ]  # fmt: skip
+        if {KNOWING, WITHOUT} <= set(self.ours):
+            for one in self.judged:
+                knows, without = (self._runs(one, self.ours[name][one], "onnx") for name in (KNOWING, WITHOUT))
+                rows.append(paired(knows, without, auroc).row(f"{one}: {KNOWING} - {WITHOUT}, AUROC"))
+        return rows
 
     def musts(self) -> dict[str, Value]:
         """What could be measured of E5's keys."""
@@ -113,24 +134,22 @@ class Table:
             ratio, *ends_ = ratio_of_medians(self.times["onnx"][self.recommended], self.times["peer"][DEFAULTS])
             found["E5.ms_vs_patchcore"] = Value(*(_round(one) for one in (ratio, *ends_)))
         if BEST_ON in self.judged and len(self.judged[BEST_ON]) > 1:
-            runs = [
-                self._runs(BEST_ON, self.ours[name][BEST_ON], "onnx")[seed]
-                for seed, (name, _) in enumerate(self.best)
-            ]
-            value = float(np.mean([found for _, found in self.best]))
-            found["E5.best_image_auroc_magnetic"] = Value(*map(_round, (value, *interval(runs))))
+            best = self.best_of()
+            found["E5.best_image_auroc_magnetic"] = Value(*map(_round, (best.value, best.low, best.high)))
         return found
 
-    @cached_property
-    def best(self) -> list[tuple[str, float]]:
-        """Of each seed the scorer that is best on the others on ``BEST_ON``, and its AUROC there."""
+    def best_of(self, excluded: Collection[str] = ()) -> Best:
+        """The best scorer on ``BEST_ON``, of all but those excluded; there are two seeds at least."""
         rows = {name: by_seed(self._runs(BEST_ON, found[BEST_ON], "onnx"), auroc) for name, found in self.ours.items()}
-        return best_of_others(rows)
+        best = best_of_others(rows, excluded=excluded)
+        names = tuple(name for name, _ in best)
+        runs = [self._runs(BEST_ON, self.ours[name][BEST_ON], "onnx")[seed] for seed, name in enumerate(names)]
+        return Best(names, float(np.mean([value for _, value in best])), *interval(runs), self._by_kind(names))
 
-    def by_kind(self) -> dict[str, float]:
-        """AUROC of the best scorer on ``BEST_ON``, each kind of defect against the good parts; mean over seeds."""
+    def _by_kind(self, names: Sequence[str]) -> dict[str, float]:
+        """AUROC on ``BEST_ON`` of each seed's scorer, each kind of defect against the good parts; mean over seeds."""
         found: dict[str, list[float]] = {}
-        for seed, (name, _) in enumerate(self.best):
+        for seed, name in enumerate(names):
             judged = self.judged[BEST_ON][seed]
             scores = self.ours[name][BEST_ON][seed]["scores"]["onnx"]
             for kind in sorted(set(judged.kinds[judged.held :])):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.adaptation.scorers_fold import Parts, fold_of
+from benchmarks.adaptation.scorers_fold import KNOWING, Parts, fold_of
 from benchmarks.adaptation.scorers_peer import METHODS, RATIO, frames_file
 from benchmarks.asking import Asked
 from edge_sdk.vision.preprocess import PreprocessSpec
@@ -58,7 +58,7 @@ def times_of(
         runs: dict[tuple[str, str], Callable[[], float]] = {}
         for scorer, recipe in recipes.items():
             if not (graphs / scorer / "model.onnx").exists():
-                fold_of(parts, recipe, keep=graphs / scorer)
+                fold_of(parts, recipe, defects=parts.known if scorer == KNOWING else (), keep=graphs / scorer)
             runs |= {(form, scorer): _clocked(run, frame) for form, run in _forms(graphs / scorer).items()}
         if peer is not None:
             told: dict[str, dict[str, Any]] = {

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from benchmarks.adaptation import scorers_peer
-from benchmarks.adaptation.scorers_fold import parts_of, recipes, spec_of
+from benchmarks.adaptation.scorers_fold import KNOWING, parts_of, recipes, spec_of
 from benchmarks.adaptation.scorers_peer import anomalib, frames_file
 from benchmarks.adaptation.scorers_table import Judged, Table, interval
 from benchmarks.adaptation.scorers_time import DEFAULTS, ratio_of_medians
 from benchmarks.asking import Asked
 from benchmarks.peers import PeerError
+from edge_sdk.errors import DatasetError
 from edge_sdk.quality.datasets import read_image
 from edge_sdk.vision.preprocess import PreprocessSpec, preprocess
 
@@ -71,8 +72,19 @@ def test_the_best_scorer_is_chosen_on_the_other_seed() -> None:
     sure, half, none = step(GOOD, [30.0] * 4), step(GOOD, [9.5] * 4), step(GOOD, [-1.0] * 4)
     found = table({"a": {"magnetic": [sure, none]}, "b": {"magnetic": [half, half]}})
     # on seed 0 b is better, so it is taken for seed 1; a is for seed 0 nothing, since it fails on seed 1
-    assert [name for name, _ in found.best] == ["b", "a"]
+    assert found.best_of().names == ("b", "a")
     assert found.musts()["E5.best_image_auroc_magnetic"].value == pytest.approx((0.5 + 0) / 2)
+
+
+def test_the_best_of_good_parts_alone_is_stated_beside_the_best_of_all() -> None:
+    sure, half = step(GOOD, [30.0] * 4), step(GOOD, [9.5] * 4)
+    knows = {KNOWING: {"magnetic": [sure, sure]}, "supersimple": {"magnetic": [half, half]}}
+    found = table({**knows, "a": {"magnetic": [half, half]}})
+    assert found.musts()["E5.best_image_auroc_magnetic"].value == 1 == found.best_of().value
+    alone = found.best_of((KNOWING,))
+    assert set(alone.names) <= {"a", "supersimple"} and alone.value == 0.5 and alone.low <= 0.5 <= alone.high
+    (row,) = found.differences()
+    assert row["name"] == f"magnetic: {KNOWING} - supersimple, AUROC" and row["difference"] == 0.5
 
 
 def test_rows_pair_the_same_method_on_the_seeds_that_the_peer_saw() -> None:
@@ -99,7 +111,7 @@ def test_the_best_scorer_is_told_apart_by_kind_of_defect() -> None:
     seeds = [step(GOOD, [30.0, 30.0, -1.0])] * 2
     groups, kinds = tuple(map(str, range(HELD + 3))), (*["good"] * HELD, "crack", "crack", "blob")
     found = Table("a", {"magnetic": [Judged(HELD, groups, kinds)] * 2}, {"a": {"magnetic": seeds}}, {}, {})
-    assert found.by_kind() == {"blob": 0.0, "crack": 1.0}
+    assert found.best_of().by_kind == {"blob": 0.0, "crack": 1.0}
 
 
 def test_intervals_lie_around_what_they_are_of() -> None:
@@ -123,6 +135,27 @@ def test_halves_tear_no_group_apart_and_no_defect_fits_anything(tmp_path: Path) 
     assert parts_of(tmp_path, seed=4).fits != parts.fits
 
 
+def test_known_defects_are_of_every_kind_and_none_of_their_groups_is_judged(tmp_path: Path) -> None:
+    rows = ["image,label,group"]
+    for n in range(40):
+        assert cv2.imwrite(str(tmp_path / f"{n:02}.png"), np.full((8, 8, 3), n, np.uint8))
+        # 16 good parts, then 12 scratches of 4 parts and 12 dents of 6
+        label = "good" if n < 16 else "scratch" if n < 28 else "dent"
+        rows.append(f"{n:02}.png,{label},{label}-{n // 3 if label == 'scratch' else n // 2}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows), encoding="utf-8")
+    parts, none = parts_of(tmp_path, seed=3, known=5), parts_of(tmp_path, seed=3)
+    assert [one.label for one in parts.known] == ["dent", "scratch", "dent", "scratch", "dent"]
+    taught = {one.unit for one in parts.known}
+    assert not taught & {one.unit for one in parts.judged}
+    left = [one for one in none.judged if one.unit not in taught]
+    assert list(parts.judged) == left and parts.fits == none.fits and not none.known
+    # few groups: two scratches of one part, three dents of two
+    assert len({one.unit for one in parts.known if one.label == "dent"}) == 2
+    assert parts_of(tmp_path, seed=3, known=5) == parts != parts_of(tmp_path, seed=4, known=5)
+    with pytest.raises(DatasetError, match="of 24 defects 24 are to be known, which leaves none to judge; give fewer"):
+        parts_of(tmp_path, seed=3, known=24)
+
+
 def test_every_scorer_has_a_row_and_one_is_the_recommended() -> None:
     from training.scorers.fitting import ScorerRecipe
     from training.scorers.network import METHODS
@@ -130,7 +163,8 @@ def test_every_scorer_has_a_row_and_one_is_the_recommended() -> None:
     found = recipes(0)
     small = recipes(0, quick=True)
     assert {one.method for one in small.values()} == set(METHODS) and set(small) < set(found)
-    assert {one.method for one in found.values()} == set(METHODS) and len(found) == len(METHODS) + 3
+    assert {one.method for one in found.values()} == set(METHODS) and len(found) == len(METHODS) + 4
+    assert found[KNOWING] == found["supersimple"]
     assert [one for one in found.values() if one == ScorerRecipe()]
 
 

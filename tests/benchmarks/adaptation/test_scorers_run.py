@@ -18,12 +18,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from benchmarks.adaptation import anomalib_worker, scorers
-from benchmarks.adaptation.scorers_fold import FORMS, fold_of, parts_of
+from benchmarks.adaptation.scorers_fold import FORMS, KNOWING, KNOWN, fold_of, parts_of
 from benchmarks.adaptation.scorers_table import Judged, Table
 from benchmarks.adaptation.scorers_time import times_of
 from tests.training.scorers.normal_parts import plate
 from training.networks.mobilenet import MobileNetV2
 from training.scorers.fitting import ScorerRecipe
+from training.scorers.network import METHODS
 
 T = TypeVar("T")
 SPEC = {"width": 64, "height": 64, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
@@ -91,9 +92,12 @@ class Counted:
 def test_a_run_does_the_steps_that_it_announced(
     quick: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = write_set(tmp_path / "set")
+    root = write_set(tmp_path / "set", bad=KNOWN + 4)
+    taught = []
 
-    def fold(parts: Any, recipe: ScorerRecipe, **_: Any) -> dict[str, Any]:
+    def fold(parts: Any, recipe: ScorerRecipe, *, defects: Any, **_: Any) -> dict[str, Any]:
+        assert not {one.unit for one in defects} & {one.unit for one in parts.judged}
+        taught.append((recipe.method, len(defects)))
         chance = np.random.default_rng(recipe.seed)
         scores = chance.normal(size=len(parts.judged)) + 2 * (np.arange(len(parts.judged)) >= parts.held)
         said = {form: scores.tolist() for form in FORMS}
@@ -104,7 +108,7 @@ def test_a_run_does_the_steps_that_it_announced(
     def times(recipes: Any, *_: Any, **__: Any) -> dict[str, Any]:
         return {form: {name: [1.0] for name in recipes} for form in ("torch", "onnx", "int8")}
 
-    monkeypatch.setattr(scorers, "parts_of", lambda _, seed: parts_of(root, seed=seed))
+    monkeypatch.setattr(scorers, "parts_of", lambda _, seed, known: parts_of(root, seed=seed, known=known))
     monkeypatch.setattr(scorers, "fold_of", fold)
     monkeypatch.setattr(scorers, "times_of", times)
     monkeypatch.setattr(scorers, "python_of", lambda _: None)
@@ -112,13 +116,16 @@ def test_a_run_does_the_steps_that_it_announced(
     steps = Counted()
     result = scorers.run(quick=quick, progress=steps)
     assert len(steps.names) == len(set(steps.names)) == steps.expected
+    assert set(taught) == {*((method, 0) for method in METHODS), ("supersimple", KNOWN)}
     reported = {f"seed {seed}," for seed in scorers.SEEDS}
     assert quick != any(word in name for name in steps.names for word in reported)
     absent = [row for row in result.rows if "skipped" in row]
     assert len(absent) == 4 and "python -m benchmarks peer anomalib" in str(absent[0]["skipped"])
     assert ("E5.best_image_auroc_magnetic" in result.musts) is not quick
     assert "E5.ms_vs_patchcore" not in result.musts
-    assert any("by kind of defect, AUROC: dent" in note for note in result.notes) is not quick
+    best = [note for note in result.notes if note.startswith("the best scorer on magnetic of ")]
+    assert (["by kind of defect: dent" in note for note in best] == [True, True]) is not quick
+    assert all(KNOWING not in note for note in best[1:])
 
 
 class Said(NamedTuple):
