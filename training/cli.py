@@ -35,6 +35,7 @@ from training.options import (
     Threads,
     Trunk,
     TrunkFile,
+    Whole,
 )
 from training.pretrain_cli import pretrain
 from training.scorers.commands import (
@@ -84,6 +85,7 @@ def train(
         float | None, typer.Option(min=0.05, max=2.0, help="Of the slim trunk; 0.25 if not given.")
     ] = None,
     start: TrunkFile = None,
+    whole: Whole = None,
     iterations: Annotated[
         int | None, typer.Option(min=1, help="Steps; 250 if not given, of a scorer as many as it needs.")
     ] = None,
@@ -122,6 +124,7 @@ def train(
         "side_px": side,
         "width": width,
         "start": None if start is None else str(start),
+        "frozen": None if whole is None else not whole,
         "iterations": iterations,
         "jitter": False if no_jitter else None,
         "masks": "required" if masks_required else None,

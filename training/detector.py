@@ -118,15 +118,16 @@ def train_detector(
 
 
 def fresh_detector(arguments: Mapping[str, Any], recipe: Recipe) -> AnchorNetwork:
-    """A detector before its first step; a MobileNetV2 trunk has its ImageNet weights.
+    """A detector before its first step; a trunk that learnt before has the weights that the recipe starts from.
 
     Raises:
         ConfigError: These weights are not here.
     """
     torch.manual_seed(recipe.seed)
     network = anchor_network(**arguments)
-    if arguments["trunk"] == "mobilenetv2":
-        start = start_of(recipe.model_copy(update={"trunk": "mobilenetv2"}), classes=1, pooled=False)
+    if arguments["trunk"] == "mobilenetv2" or arguments.get("frozen"):
+        asked = recipe if recipe.start is not None else recipe.model_copy(update={"trunk": "mobilenetv2"})
+        start = start_of(asked, classes=1, pooled=False)
         assert start.weights is not None  # it raises where they are missing
         load_trunk(network, start.weights)
     return network

@@ -29,6 +29,7 @@ __all__ = [
     "Threads",
     "Trunk",
     "TrunkFile",
+    "Whole",
 ]
 
 
@@ -86,5 +87,13 @@ Quick = Annotated[bool, typer.Option("--quick", help="Fewer iterations: to see t
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 LineName = Annotated[str | None, typer.Option("--line", help="The new line that is meant.")]
 TrunkFile = Annotated[
-    Path | None, typer.Option("--start", metavar="FILE", help="Start the slim trunk from what `pretrain` wrote.")
+    Path | None, typer.Option("--start", metavar="FILE", help="Start from the trunk that `pretrain` wrote.")
+]
+Whole = Annotated[
+    bool | None,
+    typer.Option(
+        "--whole/--frozen",
+        help="Train the whole trunk, or keep it and train what is above; MobileNetV2 with ImageNet weights is kept.",
+        show_default=False,
+    ),
 ]

@@ -1,4 +1,4 @@
-"""Pretraining of the slim trunk on pictures without labels, best of a related defect set.
+"""Pretraining of a trunk on pictures without labels, best of a related defect set.
 
 What comes out is a file of the trunk's weights that ``train --start FILE`` goes on from.  CoRe learns by contrast and
 by restoration; the other objectives are what it is compared with.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
@@ -30,11 +30,14 @@ from training.losses.pretraining import (
     restoration,
     similarity_of_views,
 )
+from training.networks.mobilenet import MobileNetV2
 from training.networks.resnet import ResNet18
 from training.recipe import Recipe
 from training.statistics import estimated
 from training.team import team
 from training.train import Progress, quiet
+from training.trunk_file import save_trunk
+from training.trunks import start_of_pretraining
 
 __all__ = ["LEAST", "OBJECTIVES", "Objective", "Pretrained", "pictures_of", "pretrain"]
 
@@ -42,8 +45,9 @@ Objective = Literal["core", "contrastive", "restorative", "simsiam", "masked"]
 OBJECTIVES: tuple[str, ...] = get_args(Objective)
 ROW = 128
 """Width of what views are compared by."""
-MU = 1.0
-"""Weight of the restoration beside the contrast, both as printed: DiRA's 10 is of a squared difference."""
+LAMBDA, FADED = 0.3, 0.5
+"""Weight of CoRe's contrast at first, and the share of the steps after which there is none left: kept to the end it
+takes away what restoring hidden patches gives."""
 LEAST = 8
 """Pictures: views of fewer tell each other apart by anything."""
 CROP = (0.5, 1.0)
@@ -59,14 +63,20 @@ PATCH, HIDDEN = 16, 0.5
 class Pretrained:
     """A trunk that has seen pictures, and how."""
 
-    trunk: ResNet18
+    trunk: ResNet18 | MobileNetV2
+    arguments: Mapping[str, Any]
+    """``trunk``, ``width`` and ``stages`` among others, as the network's factory takes them."""
     objective: str
-    width: float
-    stages: int
     pictures: int
     digest: str
     """sha256 of the pictures."""
     history: tuple[Mapping[str, float], ...]
+
+    def save(self, path: Path) -> None:
+        """Write what ``train --start`` goes on from."""
+        facts = {"objective": self.objective, "pictures": str(self.pictures), "digest": self.digest}
+        own = self.arguments
+        save_trunk(self.trunk, path, name=own["trunk"], width=own["width"], stages=own["stages"], told=facts)
 
 
 def pretrain(
@@ -74,31 +84,35 @@ def pretrain(
     spec: PreprocessSpec,
     recipe: Recipe,
     *,
-    objective: Objective = "core",
+    objective: Objective = "masked",
+    scratch: bool = False,
     resume: Path | None = None,
     progress: Progress = quiet,
 ) -> Pretrained:
-    """Pretrain the slim trunk.
+    """Pretrain a trunk: the slim one unless the recipe names another, or a file to go on from.
 
-    - ``core``: ``L = L_con + mu L_res``, mu 1.
-    - ``contrastive`` and ``restorative``: one of the two.
-    - ``simsiam``: similarity of two views, without negatives.
     - ``masked``: half of the patches are hidden and restored.
+    - ``core``: ``L = lambda(s) L_con + L_res``, ``lambda(s) = 0.3 max(0, 1 - 2 s)`` at the share s of the steps; both
+      see the views with hidden patches, and L_res is that of ``masked``.
+    - ``contrastive``: L_con alone, ``restorative``: restoration alone, both of views that are distorted a little.
+    - ``simsiam``: similarity of such views, without negatives.
 
-    Two views of a picture are crops of at least half its side, turned and under jittered light.  The trunk sees them
-    blurred, noisy, with a small square cut out and pixels of small blocks shuffled; restored is the view before that,
-    by a decoder without skips, which would copy it.  Nothing here hides as much as a defect's size.
+    Two views of a picture are crops of at least half its side, turned and under jittered light.  Distorted a little is
+    blurred, noisy, with a square cut out that is smaller than most defects and pixels of small blocks shuffled.
+    Restored is the view before that, by a decoder without skips, which would copy it.
 
     Args:
         images: ``(N, H, W, 3)`` uint8 at the network's size, at least ``LEAST``; no labels.
         spec: Of the network's input.
-        recipe: Width, stages, iterations, batch, rate and seed.
+        recipe: Trunk, start, width, stages, iterations, batch, rate and seed.
         objective: One of ``OBJECTIVES``.
+        scratch: As of ``training.trunks.start_of_pretraining``.
         resume: As in ``train``.
         progress: Told of every step.
 
     Raises:
-        ConfigError: There is no such objective, or several processes work together.
+        ConfigError: There is no such objective, several processes work together, or the weights to begin with are
+            not there.
         DatasetError: There are too few pictures.
 
     Reference:
@@ -111,20 +125,21 @@ def pretrain(
         raise ConfigError("pretrain works in one process; start it without torchrun")
     if len(images) < LEAST:
         raise DatasetError(f"{len(images)} pictures are too few to pretrain on; give {LEAST} or more, better 200")
-    torch.manual_seed(recipe.seed)
-    pretext = _Pretext(ResNet18(width=recipe.width, stages=recipe.stages))
+    start = start_of_pretraining(recipe, scratch=scratch)
+    trunk: Any = start.network(recipe.seed).trunk
+    pretext = _Pretext(trunk)
     chance = np.random.default_rng([recipe.seed, 15])
     batch = min(recipe.batch, len(images))
 
-    def losses(_: float) -> Terms:
+    def losses(done: float) -> Terms:
         chosen = chance.permutation(len(images))[:batch]
         whole = np.stack([_view(images[n], chance) for n in (*chosen, *chosen)])  # two views of each
-        if objective == "masked":
+        if objective in ("core", "masked"):
             hidden = np.stack([_hidden(view, chance) for view in whole])
             seen = np.where(hidden[..., None], np.uint8(127), whole)
             where = torch.from_numpy(hidden[:, None].astype(np.float32))
-            made = pretext.restored(normalised(seen, spec))
-            return {"masked": masked_restoration(made, normalised(whole, spec), where)}
+            weight = LAMBDA * max(0.0, 1 - done / FADED) if objective == "core" else 0.0
+            return pretext.uncovered(normalised(seen, spec), normalised(whole, spec), where, weight)
         seen = np.stack([_distorted(view, chance) for view in whole])
         return pretext.terms(normalised(seen, spec), normalised(whole, spec), objective)
 
@@ -142,10 +157,9 @@ def pretrain(
         progress=lambda step, steps, terms: progress("pretrain", step, steps, terms),
         measure_every=0,
     )
-    trunk = pretext.trunk
     pieces = [normalised(piece, spec) for piece in np.array_split(images, max(1, round(len(images) / 32)))]
     trunk.load_state_dict(estimated(trunk, pieces), strict=False)
-    return Pretrained(trunk, objective, recipe.width, recipe.stages, len(images), digest, tuple(history))
+    return Pretrained(trunk, start.arguments, objective, len(images), digest, tuple(history))
 
 
 def pictures_of(folders: Sequence[Path], recipe: Recipe) -> tuple[Image, PreprocessSpec]:
@@ -174,7 +188,7 @@ def pictures_of(folders: Sequence[Path], recipe: Recipe) -> tuple[Image, Preproc
 class _Pretext(nn.Module):
     """The trunk with what its objectives need above it, none of which is kept."""
 
-    def __init__(self, trunk: ResNet18) -> None:
+    def __init__(self, trunk: ResNet18 | MobileNetV2) -> None:
         super().__init__()
         self.trunk = trunk
         width = trunk.channels
@@ -188,23 +202,23 @@ class _Pretext(nn.Module):
             width, stride = narrow, stride // 2
         self.decoder = nn.Sequential(*layers, nn.Conv2d(width, 3, 3, 1, 1))
 
-    def restored(self, seen: Tensor) -> Tensor:
-        """``(B, 3, H, W)`` of pictures as distorted."""
-        found: Tensor = self.decoder(self.trunk(seen))
-        return found
+    def uncovered(self, seen: Tensor, whole: Tensor, hidden: Tensor, weight: float) -> Terms:
+        """Of 2B pictures with hidden places, second views after first ones; ``weight`` is the contrast's."""
+        maps = self.trunk(seen)
+        terms = {"restoration": masked_restoration(self.decoder(maps), whole, hidden)}
+        if weight:
+            terms["contrast"] = weight * contrast_of_views(*self.projector(maps.mean((2, 3))).chunk(2))
+        return terms
 
     def terms(self, seen: Tensor, whole: Tensor, objective: str) -> Terms:
-        """Of 2B pictures, second views after first ones."""
+        """Of 2B pictures distorted a little, second views after first ones."""
         maps = self.trunk(seen)
-        terms: dict[str, Tensor] = {}
-        if objective != "restorative":
-            one, other = self.projector(maps.mean((2, 3))).chunk(2)
-            if objective == "simsiam":
-                return {"simsiam": similarity_of_views(one, other, self.predictor(one), self.predictor(other))}
-            terms["contrast"] = contrast_of_views(one, other)
-        if objective != "contrastive":
-            terms["restoration"] = MU * restoration(self.decoder(maps), whole)
-        return terms
+        if objective == "restorative":
+            return {"restoration": restoration(self.decoder(maps), whole)}
+        one, other = self.projector(maps.mean((2, 3))).chunk(2)
+        if objective == "simsiam":
+            return {"simsiam": similarity_of_views(one, other, self.predictor(one), self.predictor(other))}
+        return {"contrast": contrast_of_views(one, other)}
 
 
 def _view(image: Image, chance: np.random.Generator) -> Image:

@@ -22,14 +22,17 @@ class Recipe(Document):
     """Everything besides the pictures that a training depends on."""
 
     trunk: Literal["auto", "slim", "mobilenetv2"] = "auto"
-    """``slim`` is a thin ResNet-18 trained from scratch; ``mobilenetv2`` is frozen with ImageNet weights;
-    ``auto`` is the pretrained one where its weights are there, else the slim one."""
+    """``slim`` is a thin ResNet-18 trained from scratch; ``mobilenetv2`` has ImageNet weights and is frozen unless
+    ``frozen`` says otherwise; ``auto`` is the pretrained one where its weights are there, else the slim one."""
     width: float = Field(0.25, gt=0, le=2)
     """Of the slim ResNet-18, times the paper's channels."""
     stages: int = Field(3, ge=2, le=4)
     """Of the slim ResNet-18: a cell has 8, 16 or 32 pixels of the network's input."""
     start: str | None = None
-    """File that `python -m training pretrain` wrote: the slim trunk starts from it, at its width and stages."""
+    """File that `python -m training pretrain` wrote: its trunk is what the training starts from."""
+    frozen: bool | None = None
+    """Keep the trunk as it starts and train a neck above it; without it MobileNetV2 with ImageNet weights is kept, any
+    other trunk is trained whole."""
     side_px: int = Field(160, ge=32, le=2048, multiple_of=16)
     """The network's input has about ``side_px`` squared pixels, in the pictures' own ratio."""
     sampling: Sampling | None = None

@@ -1,4 +1,4 @@
-"""A pretrained trunk as a file (``trunk/1``): weights by torchvision's names, and what network they are of."""
+"""A pretrained trunk as a file (``trunk/1``): weights by the trunk's own names, and what network they are of."""
 
 from __future__ import annotations
 
@@ -19,17 +19,20 @@ __all__ = ["arguments_of", "is_trunk_file", "put_weights", "save_trunk", "tensor
 SCHEMA = "trunk/1"
 
 
-def save_trunk(trunk: nn.Module, path: Path, *, width: float, stages: int, told: Mapping[str, str]) -> None:
-    """Write a ResNet-18 trunk; whole or not at all.
+def save_trunk(
+    trunk: nn.Module, path: Path, *, width: float, stages: int, told: Mapping[str, str], name: str = "resnet18"
+) -> None:
+    """Write a trunk; whole or not at all.
 
     Args:
         trunk: With its statistics.
         path: To write.
-        width: Of the trunk, times the paper's channels.
+        width: Of a ResNet-18, times the paper's channels.
         stages: Of the trunk.
         told: How it came about.
+        name: Of the trunk, as the network's factory takes it.
     """
-    said = {**told, "schema": SCHEMA, "trunk": "resnet18", "width": repr(width), "stages": str(stages)}
+    said = {**told, "schema": SCHEMA, "trunk": name, "width": repr(width), "stages": str(stages)}
     tensors = {name: tensor.detach().contiguous() for name, tensor in trunk.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, save(tensors, said))

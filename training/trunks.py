@@ -19,7 +19,11 @@ from training.networks.cellnet import CellNetwork, cell_network
 from training.recipe import Recipe, pretrained_weights
 from training.trunk_file import arguments_of, put_weights, tensors_of
 
-__all__ = ["Start", "load_trunk", "start_of"]
+__all__ = ["Start", "load_trunk", "start_of", "start_of_pretraining"]
+
+SAID = {"resnet18": "slim"}
+"""What a recipe calls a trunk whose factory has another name for it."""
+MOBILENET: Mapping[str, Any] = {"trunk": "mobilenetv2", "width": 1.0, "stages": 5}
 
 
 @dataclass(frozen=True)
@@ -42,13 +46,17 @@ def start_of(recipe: Recipe, *, classes: int, pooled: bool) -> Start:
     """What the recipe's trunk starts from; ``auto`` is the pretrained one where its weights are there.
 
     Raises:
-        ConfigError: The trunk's weights are asked for and not there.
+        ConfigError: The trunk's weights are asked for and not there, are of another trunk, or a trunk that has learnt
+            nothing is to be kept.
     """
+    common: dict[str, Any] = {"classes": classes, "pooled": pooled}
     if recipe.start is not None:
-        if recipe.trunk == "mobilenetv2":
-            raise ConfigError(f"start is {recipe.start}, a slim trunk, but trunk is mobilenetv2; give one of the two")
         path = Path(recipe.start)
-        return Start({**arguments_of(path), "classes": classes, "pooled": pooled}, path)
+        own = arguments_of(path)
+        said = SAID.get(own["trunk"], own["trunk"])
+        if recipe.trunk not in ("auto", said):
+            raise ConfigError(f"start is {path}, of trunk {said}, but trunk is {recipe.trunk}; give one of the two")
+        return Start({**own, **common, **({"frozen": True} if recipe.frozen else {})}, path)
     found = None if recipe.trunk == "slim" else pretrained_weights()
     if recipe.trunk == "mobilenetv2" and found is None:
         raise ConfigError(
@@ -56,9 +64,32 @@ def start_of(recipe: Recipe, *, classes: int, pooled: bool) -> Start:
             "or give trunk slim"
         )
     if found is not None:
-        return Start({"trunk": "mobilenetv2", "classes": classes, "frozen": True, "pooled": pooled}, found)
-    slim = {"trunk": "resnet18", "classes": classes, "width": recipe.width, "stages": recipe.stages, "pooled": pooled}
-    return Start(slim, None)
+        return Start({"trunk": "mobilenetv2", **common, "frozen": recipe.frozen is not False}, found)
+    if recipe.frozen:
+        raise ConfigError(
+            "frozen keeps a trunk that has learnt nothing; give start a file of `python -m training pretrain`, or "
+            "leave frozen out"
+        )
+    return Start({"trunk": "resnet18", **common, "width": recipe.width, "stages": recipe.stages}, None)
+
+
+def start_of_pretraining(recipe: Recipe, *, scratch: bool = False) -> Start:
+    """What a pretraining begins with, all of it to be trained: the slim trunk where the recipe names none.
+
+    Args:
+        recipe: ``trunk`` and ``start``.
+        scratch: MobileNetV2 without its ImageNet weights; the slim trunk has none.
+
+    Raises:
+        ConfigError: As of ``start_of``; or a start is named and scratch is asked for.
+    """
+    if scratch and recipe.start is not None:
+        raise ConfigError(f"start is {recipe.start}, but nothing is to be started from; give one of the two")
+    if scratch and recipe.trunk == "mobilenetv2":
+        return Start({**MOBILENET, "classes": 1, "pooled": True}, None)
+    trunk = "slim" if recipe.trunk == "auto" and recipe.start is None else recipe.trunk
+    found = start_of(recipe.model_copy(update={"trunk": trunk, "frozen": False}), classes=1, pooled=True)
+    return Start({**(MOBILENET if trunk == "mobilenetv2" else {}), **found.arguments}, found.weights)
 
 
 def load_trunk(network: CellNetwork | AnchorNetwork, path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from edge_sdk.errors import ConfigError, DatasetError, FormatError
 from edge_sdk.quality.datasets import deal, load_dataset
@@ -21,6 +22,7 @@ from training.losses.pretraining import (
     restoration,
     similarity_of_views,
 )
+from training.networks.mobilenet import MobileNetV2
 from training.pretrain import OBJECTIVES, Objective, pictures_of, pretrain
 from training.trunk_file import arguments_of, save_trunk
 
@@ -82,8 +84,19 @@ def test_an_objective_moves_the_trunk_and_repeats(objective: Objective) -> None:
     assert all(torch.equal(tensor, again.trunk.state_dict()[name]) for name, tensor in own.items())
     assert not torch.allclose(own["conv1.weight"], first.trunk.state_dict()["conv1.weight"])
     assert all(np.isfinite(list(terms.values())).all() for terms in one.history)
-    expected = {"core": {"contrast", "restoration"}, "contrastive": {"contrast"}, "restorative": {"restoration"}}
-    assert set(one.history[0]) == expected.get(objective, {objective})
+    expected = {"core": {"contrast", "restoration"}, "contrastive": {"contrast"}, "simsiam": {"simsiam"}}
+    assert set(one.history[0]) == expected.get(objective, {"restoration"})
+
+
+def test_core_compares_at_first_and_then_restores_alone() -> None:
+    torch.set_num_threads(1)
+    told = BRIEF.model_copy(update={"iterations": 8})
+    core, masked = (pretrain(images(), SPEC, told, objective=one).history for one in ("core", "masked"))
+    assert core[0]["restoration"] == masked[0]["restoration"]  # the same pictures and places
+    assert ["contrast" in terms for terms in core] == [True] * 4 + [False] * 4
+    # four pictures, eight views, of which each has seven others: log 7 while none is told apart
+    shares = [terms["contrast"] / (0.3 * (1 - step / 4)) for step, terms in enumerate(core[:4])]
+    assert shares == pytest.approx([math.log(7)] * 4, rel=0.3)
 
 
 def test_restoring_gets_better() -> None:
@@ -106,8 +119,10 @@ def test_pictures_to_be_tested_on_are_not_seen(tmp_path: Path) -> None:
 def test_a_training_starts_from_what_was_pretrained(tmp_path: Path) -> None:
     plates = write_set(tmp_path / "plates")
     words = ("--width", "0.125", "--side-px", "64", "--seed", "1")
-    said = done("pretrain", "--data", plates, "--out", tmp_path / "t", *words, "--iterations", 3, "--batch", 4)
-    assert (said["objective"], set(said["last"])) == ("core", {"contrast", "restoration"})
+    told = ("pretrain", "--data", plates, *words, "--iterations", 3, "--batch", 4)
+    assert done(*told, "--out", tmp_path / "m")["objective"] == "masked"  # what E7's figures speak for
+    said = done(*told, "--out", tmp_path / "t", "--objective", "core")
+    assert (said["objective"], set(said["first"])) == ("core", {"contrast", "restoration"})
     out = tmp_path / "source"
     done("train", "--data", plates, "--gap", "lamp", "--start", tmp_path / "t", "--out", out, "--iterations", 1,
          "--side-px", "64", "--seed", "1")  # fmt: skip
@@ -116,13 +131,46 @@ def test_a_training_starts_from_what_was_pretrained(tmp_path: Path) -> None:
     assert made.recipe["start"] == str(tmp_path / "t")
     assert made.preprocess.mean == (0.5, 0.5, 0.5)
     # one step at the first, low rate of a cycle hardly moves the weights, which were the pretrained ones
-    from safetensors.torch import load_file
-
     kept = load_file(tmp_path / "t")["layer1.0.conv1.weight"]
     assert (made.network.trunk.state_dict()["layer1.0.conv1.weight"] - kept).abs().max() < 2e-3
     found = run("train", "--data", plates, "--start", plates / "labels.csv", "--out", tmp_path / "no")
     assert found.exit_code == 2 or found.exit_code == 1
     assert "labels.csv holds no pretrained trunk" in last_line(found)
+
+
+def test_mobilenet_is_pretrained_from_its_weights_or_from_nothing_and_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(7)
+    save_file(MobileNetV2(stages=5).state_dict(), tmp_path / "weights.safetensors")
+    monkeypatch.setenv("EDGE_SDK_MOBILENETV2", str(tmp_path / "weights.safetensors"))
+    plates = write_set(tmp_path / "plates")
+    words = ("--side-px", 32, "--seed", 1)
+    brief = ("--data", plates, *words, "--iterations", 1, "--batch", 4, "--trunk", "mobilenetv2")
+    done("pretrain", *brief, "--out", tmp_path / "t")
+    done("pretrain", *brief, "--out", tmp_path / "s", "--scratch")
+    assert arguments_of(tmp_path / "t") == {"trunk": "mobilenetv2", "width": 1.0, "stages": 5}
+    before, begun, fresh = (load_file(tmp_path / name)["blocks.0.0.conv_pw.weight"]
+                            for name in ("weights.safetensors", "t", "s"))  # fmt: skip
+    assert 0 < (begun - before).abs().max() < 2e-3 < (fresh - before).abs().max()
+    for flag, frozen in (("--whole", False), ("--frozen", True)):
+        done("train", "--data", plates, "--gap", "lamp", "--start", tmp_path / "t", "--out", tmp_path / flag,
+             "--iterations", 1, flag, *words)  # fmt: skip
+        made = load_checkpoint(tmp_path / flag)
+        assert (made.network.frozen, made.arguments["trunk"]) == (frozen, "mobilenetv2")
+        kept = made.network.trunk.state_dict()["blocks.0.0.conv_pw.weight"]
+        assert torch.equal(kept, begun) is frozen
+        assert (kept - begun).abs().max() < 2e-3
+
+
+def test_pretraining_goes_on_from_what_was_pretrained(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    first = pretrain(images(), SPEC, BRIEF)
+    first.save(tmp_path / "t")
+    slow = BRIEF.model_copy(update={"iterations": 1, "rate": 1e-9, "start": str(tmp_path / "t")})
+    again = pretrain(images(), SPEC, slow)
+    for name, one in again.trunk.named_parameters():
+        assert torch.allclose(one, first.trunk.state_dict()[name], atol=1e-6)
 
 
 def test_what_cannot_be_is_a_sentence(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from training.networks.mobilenet import MobileNetV2
 from training.networks.resnet import ResNet18
 from training.recipe import Recipe
 from training.train import train
-from training.trunks import load_trunk, start_of
+from training.trunk_file import save_trunk, tensors_of
+from training.trunks import load_trunk, start_of, start_of_pretraining
 
 
 @pytest.fixture
@@ -43,6 +44,49 @@ def test_without_the_weights_a_thin_trunk_is_taken_unless_the_pretrained_one_is_
     assert start_of(Recipe(), classes=1, pooled=False).arguments["trunk"] == "resnet18"
     with pytest.raises(ConfigError, match="trunk is mobilenetv2, but its ImageNet weights are not here; name the file"):
         start_of(Recipe(trunk="mobilenetv2"), classes=1, pooled=False)
+
+
+def test_mobilenet_is_kept_unless_all_of_it_is_to_be_trained(weights: Path) -> None:
+    for told, kept in ((None, True), (True, True), (False, False)):
+        start = start_of(Recipe(trunk="mobilenetv2", frozen=told), classes=1, pooled=False)
+        network = start.network(0)
+        assert network.frozen is kept
+        assert any(p.requires_grad for p in network.trunk.parameters()) is not kept
+    with pytest.raises(ConfigError, match="frozen keeps a trunk that has learnt nothing; give start a file"):
+        start_of(Recipe(trunk="slim", frozen=True), classes=1, pooled=False)
+
+
+def test_a_start_says_what_trunk_it_is_of_and_is_trained_whole_unless_kept(tmp_path: Path) -> None:
+    mobile, slim = tmp_path / "mobile.safetensors", tmp_path / "slim.safetensors"
+    save_trunk(MobileNetV2(stages=5), mobile, name="mobilenetv2", width=1.0, stages=5, told={})
+    save_trunk(ResNet18(width=0.125, stages=2), slim, width=0.125, stages=2, told={})
+    for file, trunk, kind in ((mobile, "mobilenetv2", MobileNetV2), (slim, "slim", ResNet18)):
+        for named in ("auto", trunk):
+            recipe = Recipe.model_validate({"trunk": named, "start": str(file)})
+            network = start_of(recipe, classes=1, pooled=True).network(0)
+            assert isinstance(network.trunk, kind) and not network.frozen
+            assert all(torch.equal(one, tensors_of(file)[name]) for name, one in network.trunk.state_dict().items())
+        kept = start_of(Recipe(start=str(file), frozen=True), classes=1, pooled=True).network(0)
+        assert kept.frozen
+    with pytest.raises(ConfigError, match=r"start is .*slim.safetensors, of trunk slim, but trunk is mobilenetv2"):
+        start_of(Recipe(trunk="mobilenetv2", start=str(slim)), classes=1, pooled=True)
+    with pytest.raises(ConfigError, match=r"of trunk mobilenetv2, but trunk is slim; give one of the two"):
+        start_of(Recipe(trunk="slim", start=str(mobile)), classes=1, pooled=True)
+
+
+def test_a_pretraining_begins_with_slim_imagenet_nothing_or_a_file(weights: Path, tmp_path: Path) -> None:
+    assert start_of_pretraining(Recipe()).arguments["trunk"] == "resnet18"
+    own, nothing = (start_of_pretraining(Recipe(trunk="mobilenetv2"), scratch=scratch) for scratch in (False, True))
+    assert (own.weights, nothing.weights) == (weights, None)
+    for start in (own, nothing):
+        network = start.network(0)
+        assert isinstance(network.trunk, MobileNetV2)
+        assert all(p.requires_grad for p in network.trunk.parameters())
+        assert (start.arguments["stages"], len(network.trunk.blocks)) == (5, 5)
+    save_trunk(ResNet18(width=0.125, stages=2), tmp_path / "t", width=0.125, stages=2, told={})
+    assert start_of_pretraining(Recipe(start=str(tmp_path / "t"))).weights == tmp_path / "t"
+    with pytest.raises(ConfigError, match=r"start is .*t, but nothing is to be started from; give one of the two"):
+        start_of_pretraining(Recipe(start=str(tmp_path / "t")), scratch=True)
 
 
 @pytest.mark.parametrize("pictures", [6, 24])

@@ -20,7 +20,7 @@ from training.trunk_file import arguments_of, is_trunk_file, tensors_of
 __all__ = ["Lent", "lent_trunk"]
 
 HALF = (0.5, 0.5, 0.5)
-"""Of MobileNetV2's weights, mean and standard deviation alike."""
+"""Of MobileNetV2's weights and of what ``pretrain`` writes, mean and standard deviation alike."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +58,7 @@ def lent_trunk(checkpoint: Path | None, backbone: str | None, weights: Path | No
         arguments = {"trunk": PREFIX + backbone.removeprefix(PREFIX)}
         return Lent(arguments, found.trunk.state_dict(), found.source, found.mean, found.std)
     if weights is not None and is_trunk_file(weights):
-        usual = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-        return Lent(arguments_of(weights), tensors_of(weights), f"that of {weights}", *usual)
+        return Lent(arguments_of(weights), tensors_of(weights), f"that of {weights}", HALF, HALF)
     file = weights or pretrained_weights()
     if file is None:
         raise ConfigError(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from benchmarks.adaptation import pretraining
 from benchmarks.adaptation.pretraining import ROWS, Work, labelled, result_of, row_step
@@ -16,10 +18,11 @@ from edge_sdk.errors import DatasetError
 from edge_sdk.vision.preprocess import PreprocessSpec
 from tests.requirements import need
 from tests.training.drawn import write_set
-from training import pretrain
+from training import pretrain, trunks
+from training.networks.mobilenet import MobileNetV2
 
 SPEC = PreprocessSpec(width=32, height=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-TINY = Work(side_px=32, pictures=40, pretraining=1, pretraining_batch=4, iterations=2, batch=4)
+TINY = Work(side_px=32, pictures=40, pretraining=1, pretraining_batch=4, iterations=2, batch=4, mobile_pretraining=1)
 
 
 @pytest.fixture(scope="module")
@@ -91,16 +94,74 @@ def test_no_test_group_is_pretrained_on(surfaces: tuple[Surface, ...], monkeypat
 @pytest.mark.slow
 def test_the_result_answers_every_must(surfaces: tuple[Surface, ...]) -> None:
     torch.set_num_threads(1)
-    rows = ROWS[:-1]  # the last one needs weights
+    rows = [row for row, way in ROWS.items() if not way.imagenet]  # those need weights
     found = [{row: row_step(row, TINY, seed, surfaces) for row in rows} for seed in (100, 101)]
     said = result_of(found, {})
     assert set(said.musts) == {key for key in musts_from_csv() if key.startswith("E7.")}
     names = [row["name"] for row in said.rows]
     assert len(names) == len(set(names))
     assert {"0.5 of the labels: core - scratch", "0.1 of the labels: core - simsiam"} <= set(names)
-    assert "imagenet was not run: its weights are not here" in said.notes
+    assert {"0.1 of the labels: mobilenetv2: core - mobilenetv2: scratch",
+            "0.1 of the labels: mobilenetv2: core - mobilenetv2: masked"} <= set(names)  # fmt: skip
+    assert not any("0.5 of the labels: mobilenetv2" in str(name) for name in names)
+    assert "no row with ImageNet weights was run: they are not here" in said.notes
     gain = np.mean([[one["core"][name]["0.1"] - one["scratch"][name]["0.1"] for name in one["core"]] for one in found])
     assert said.musts["E7.core_minus_scratch_10"].value == pytest.approx(gain, abs=1e-4)
+
+
+def test_a_trunk_that_fewer_seeds_saw_is_compared_on_those_alone() -> None:
+    def of(value: float) -> dict[str, dict[str, float]]:
+        return {"plates": {"0.1": value}}
+
+    own = {"imagenet": 0.9, "mobilenetv2: scratch": 0.5, "mobilenetv2: imagenet, trained whole": 0.7}
+    both = [{"scratch": of(0.5 + n / 10), "core": of(0.6 + n / 5)} for n in range(3)]
+    found = [one | ({name: of(value + n / 10) for name, value in own.items()} if n < 2 else {})
+             for n, one in enumerate(both)]  # fmt: skip
+    for one in found[2:]:
+        one["imagenet"] = of(0.1)
+    rows = {str(row["name"]).removeprefix("0.1 of the labels: "): row for row in result_of(found, {}).rows}
+    assert rows["core - scratch"]["each"] == pytest.approx([0.1, 0.2, 0.3])
+    assert rows["imagenet"]["auroc"] == pytest.approx((0.9 + 1.0 + 0.1) / 3, abs=1e-4)
+    assert rows["mobilenetv2: scratch"]["auroc"] == pytest.approx(0.55)
+    whole = "mobilenetv2: imagenet, trained whole"
+    assert rows[f"{whole} - mobilenetv2: scratch"]["each"] == pytest.approx([0.2, 0.2])
+    assert rows[f"{whole} - imagenet"]["each"] == pytest.approx([-0.2, -0.2])
+
+
+@pytest.mark.slow
+def test_two_processes_come_to_what_one_does(surfaces: tuple[Surface, ...]) -> None:
+    torch.set_num_threads(1)
+    rows = ["scratch", "mobilenetv2: scratch"]
+    with pretraining.workers() as pool:
+        together = pretraining.seed_step(pool, rows, TINY, 100, surfaces)
+    assert together == {row: row_step(row, TINY, 100, surfaces) for row in rows}
+
+
+@pytest.mark.parametrize("row", ["mobilenetv2: scratch", "mobilenetv2: masked", "mobilenetv2: imagenet, then core"])
+def test_a_row_starts_from_what_it_says(
+    row: str, surfaces: tuple[Surface, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(7)
+    save_file(MobileNetV2(stages=5).state_dict(), tmp_path / "weights.safetensors")
+    monkeypatch.setenv("EDGE_SDK_MOBILENETV2", str(tmp_path / "weights.safetensors"))
+    begun: list[trunks.Start] = []
+    real = trunks.Start.network
+
+    def watched(self: trunks.Start, seed: int) -> Any:
+        begun.append(self)
+        return real(self, seed)
+
+    monkeypatch.setattr(trunks.Start, "network", watched)
+    monkeypatch.setattr(pretraining, "DRAWS", 1)
+    row_step(row, TINY, 100, surfaces[:1])
+    weights = [None if one.weights is None else one.weights.name for one in begun]
+    assert weights == {
+        "mobilenetv2: scratch": [None],
+        "mobilenetv2: masked": [None, "trunk.safetensors"],
+        "mobilenetv2: imagenet, then core": ["weights.safetensors", "trunk.safetensors"],
+    }[row]
+    assert all(one.arguments["trunk"] == "mobilenetv2" and not one.arguments.get("frozen") for one in begun)
 
 
 def test_one_row_repeats(surfaces: tuple[Surface, ...]) -> None:
