@@ -51,7 +51,7 @@ demo: $(VENV)/complete
 	@$(PY) examples/whole_loop.py $(if $(QUICK),--quick) $(if $(DATA),--data "$(DATA)") $(DEMO)
 
 test: $(VENV)/complete
-	@$(PY) -m pytest -q --cov --cov-report=term $(TESTS)
+	@$(PY) -m pytest -q -n auto --maxprocesses 4 --cov --cov-report=term $(TESTS)
 
 test-pythons:
 	@bash .ci/test-pythons.sh $(DEVICE_TESTS)

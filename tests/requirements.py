@@ -8,16 +8,15 @@ Under ``EDGE_SDK_REQUIRE=all`` nothing may be missing: the test fails instead.
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 
 import pytest
 
-__all__ = ["apt_line", "everything_required", "missed", "need"]
+__all__ = ["apt_line", "counted", "everything_required", "missed", "need"]
 
-missed: Counter[str] = Counter()
-"""How many tests went without each missing thing, in this run."""
-
-_apt: dict[str, str] = {}
+missed: set[tuple[str, str, str]] = set()
+"""What was missing in this run, in which test or file, and the Debian packages that would bring it."""
 
 
 def everything_required() -> bool:
@@ -38,12 +37,17 @@ def need(what: str, *, found: bool, apt: str = "") -> None:
     mend = f"; apt-get install {apt}" if apt else ""
     if everything_required():
         pytest.fail(f"{what} is missing and EDGE_SDK_REQUIRE=all{mend}", pytrace=False)
-    missed[what] += 1
-    _apt[what] = apt
+    where = os.environ.get("PYTEST_CURRENT_TEST") or sys._getframe(1).f_code.co_filename
+    missed.add((what, where, apt))
     pytest.skip(f"needs {what}{mend}", allow_module_level=True)
+
+
+def counted() -> Counter[str]:
+    """How many tests and files went without each missing thing."""
+    return Counter(what for what, _, _ in missed)
 
 
 def apt_line() -> str:
     """The one command that would have ended this run's skips, or nothing."""
-    packages = sorted({package for what in missed for package in _apt[what].split()})
+    packages = sorted({package for _, _, apt in missed for package in apt.split()})
     return f"sudo apt-get install -y {' '.join(packages)}" if packages else ""
