@@ -18,13 +18,12 @@ from edge_sdk.quality.datasets import load_dataset
 from edge_sdk.quality.drift import NEEDED, STARVED
 from edge_sdk.runners import open_runner
 from edge_sdk.watching import DriftWatch
-from tests.export.conftest import call
 from tests.house.places import ROOT
 from tests.requirements import need
-from training.cli import app
+from tests.training.scorers.commissioning import commission
 from training.recipe import pretrained_weights
 
-pytestmark = [pytest.mark.system, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 SCREWS = ROOT.parent / "shared" / "data" / "mvtec_screw"
 GIVEN = 130
@@ -65,7 +64,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, list[Image]]
     for n in order[:GIVEN]:
         (place / "good" / good[n].path.name).with_stem(f"{n:03d}").symlink_to(good[n].path)
     words = ("--bundle", place / "screws-1.bundle", "--side-px", 256)
-    code, _, talk = call(app, "commission", place / "good", *words)
+    code, _, talk = commission(place / "good", *words)
     assert code == 0, talk
     others = [np.asarray(cv2.imread(str(good[n].path)), np.uint8) for n in order[GIVEN:]]
     return open_bundle(place / "screws-1.bundle", trust="unsigned"), others

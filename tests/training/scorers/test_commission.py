@@ -18,10 +18,9 @@ from edge_sdk.quality.novelty import confidence_of_distances
 from edge_sdk.records import confidence_of, decode_item, encode_item, record_from_inspection
 from edge_sdk.vision.preprocess import preprocess
 from tests import stations
-from tests.export.conftest import call
+from tests.training.scorers.commissioning import commission
 from tests.training.scorers.normal_parts import plate, write_normals, write_trunk
 from training.checkpoint import load_checkpoint
-from training.cli import app
 from training.scorers.commission import place_of
 from training.scorers.distances import scorer_of
 
@@ -34,7 +33,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     root = tmp_path_factory.mktemp("line")
     normals, trunk = write_normals(root / "good", pictures=44), write_trunk(root / "trunk")
     words = ("--from", trunk, "--side-px", 96, "--alpha", 0.05, "--method", request.param, "--json")
-    code, told, talk = call(app, "commission", normals, "--bundle", root / "press-3-1.bundle", *words)
+    code, told, talk = commission(normals, "--bundle", root / "press-3-1.bundle", *words)
     assert code == 0, talk
     (root / "told.json").write_text(told)
     return root
@@ -125,7 +124,7 @@ def test_a_bundle_is_named_after_its_folder_as_a_manifest_takes_it(tmp_path: Pat
 def test_a_folder_that_cannot_keep_the_promise_leaves_nothing_behind(tmp_path: Path) -> None:
     normals, trunk = write_normals(tmp_path / "good", pictures=20), write_trunk(tmp_path / "trunk")
     out = tmp_path / "press-3-1.bundle"
-    code, _, talk = call(app, "commission", normals, "--bundle", out, "--from", trunk, "--side-px", 96)
+    code, _, talk = commission(normals, "--bundle", out, "--from", trunk, "--side-px", 96)
     assert code == 1
     assert "10 normals are held out to set the threshold, but a false-positive rate of 0.05 needs 19" in talk
     assert not out.exists() and not out.with_name("press-3-1").exists()
