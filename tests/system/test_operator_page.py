@@ -85,7 +85,7 @@ class Operator:
         self.page.wait_for_function(
             "([s, t]) => document.querySelector(s).textContent.includes(t)",
             arg=[selector, text],
-            timeout=20_000,
+            timeout=60_000,
         )
 
     def saved(self) -> None:
