@@ -17,7 +17,6 @@ PACKAGES := edge_sdk calibration export training mentoring benchmarks examples
 DEVICE_TESTS := $(wildcard tests/test_*.py) $(wildcard $(addprefix tests/,vision quality cameras runners outbox bundles))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-export PYTHONDONTWRITEBYTECODE := 1
 # Two cores are shared by BLAS, OpenCV and ours: one thread a library unless a program says otherwise.
 export OMP_NUM_THREADS ?= 1
 # Matplotlib's folder would be in the home.
