@@ -83,9 +83,12 @@ def test_an_interrupted_demo_ends_its_programs_and_says_how_to_go_on(tmp_path):
         for line in process.stderr:
             if "train" in line:
                 break
+        until = time.monotonic() + 60
+        while not (running := _children(process.pid)) and time.monotonic() < until:
+            time.sleep(0.05)
+        assert running
         time.sleep(1.5)
         running = _children(process.pid)
-        assert running
         process.send_signal(signal.SIGTERM)
         rest = process.stderr.read()
     assert process.returncode == 130
