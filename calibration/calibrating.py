@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from calibration.choosing import choose, ends_of, table_with
-from calibration.collect import entries_of, ranges_from_pictures
+from calibration.collect import channels_from_pictures, entries_of, ranges_from_pictures
+from calibration.equalising import sites_of
+from calibration.factors import factors_of
 from calibration.graphs import Graph
 from calibration.pictures import MODEST, Dealt, balanced, dealt, odd_sizes
 from calibration.ranges import RangeTable
@@ -31,6 +33,7 @@ def calibrate(
     most: int = 256,
     most_float: int | None = None,
     keep_float: Collection[str] = (),
+    equalise: bool = True,
     threads: int = 1,
     kept: Path | None = None,
     say: Callable[[str], None] = lambda _: None,
@@ -46,6 +49,7 @@ def calibrate(
         most: Pictures that are calibrated on, 1 or more.
         most_float: See ``choose``.
         keep_float: Nodes that stay in float whatever is found.
+        equalise: Try to equalise channels for TensorRT.
         threads: Of the runtime.
         kept: Where to keep what was seen; remove it once the table is written.
         say: Told what is to be said of the pictures.
@@ -56,8 +60,10 @@ def calibrate(
         RangeError: A picture makes a tensor NaN or infinite.
         FormatError: The graph takes another size, or has nothing to quantise.
     """
-    # nothing is left to choose where the rule is given and no layer may stay in float
-    deal = Dealt(balanced(samples, most), (), 0) if rule != AUTO and most_float == 0 else dealt(samples, most)
+    sites = sites_of(graph) if equalise else ()
+    # nothing is left to choose where the rule is given, no layer may stay in float and no channel can be equalised
+    settled = rule != AUTO and most_float == 0 and not sites
+    deal = Dealt(balanced(samples, most), (), 0) if settled else dealt(samples, most)
     for sentence in _remarks(deal):
         say(f"warning: {sentence}")
     done = 0
@@ -68,13 +74,18 @@ def calibrate(
         progress("watching tensors", done, len(deal.calibrating))
 
     first: Rule = "mse" if rule == AUTO else rule
+    factors = {}
+    if deal.choosing and sites:
+        names = [site.tensor for site in sites]
+        seen = channels_from_pictures(graph, deal.calibrating, spec, names, threads=threads)
+        factors = factors_of(graph, sites, seen)
     table = ranges_from_pictures(
-        graph, deal.calibrating, spec, rule=first, threads=threads, kept=kept, progress=step
+        graph, deal.calibrating, spec, rule=first, threads=threads, kept=kept, factors=factors, progress=step
     )
     if not deal.choosing:
         return table
     rules = RULES if rule == AUTO else (first,)
-    tried, candidates = 0, len(rules) + len(ends_of(graph, keep_float))
+    tried, candidates = 0, len(rules) * (2 if factors else 1) + len(ends_of(graph, keep_float))
 
     def trial() -> None:
         nonlocal tried
@@ -99,12 +110,19 @@ def why_of(table: RangeTable) -> str:
     """How the rule and the layers in float were chosen, in a sentence."""
     if not table.choosing:
         return f"rule {table.rule}, untested: no pictures of other parts are left to choose on; give ten or more"
-    decibels = ", ".join(
-        f"{rule} {'exact' if value is None else f'{value:.1f} dB'}" for rule, value in table.sqnr_db.items()
-    )
+    decibels, rest = _decibels(table.decibels), ""
+    if table.equalisation and table.factors:
+        plain = _decibels(table.sqnr_db)
+        rest = f"; channels of {len(table.factors)} tensors equalised for TensorRT (without: {plain})"
+    elif table.equalisation:
+        rest = f"; equalising channels for TensorRT gained too little ({_decibels(table.equalisation.sqnr_db)})"
     floats = ", ".join(f"{layer.node} (+{layer.gain_db:.1f} dB)" for layer in table.float_layers)
     left = f"; left in float for TensorRT: {floats}" if floats else ""
-    return f"rule {table.rule}, chosen on {len(table.choosing)} pictures of their own ({decibels}){left}"
+    return f"rule {table.rule}, chosen on {len(table.choosing)} pictures of their own ({decibels}){rest}{left}"
+
+
+def _decibels(rules: Mapping[Rule, float | None]) -> str:
+    return ", ".join(f"{rule} {'exact' if value is None else f'{value:.1f} dB'}" for rule, value in rules.items())
 
 
 def _remarks(deal: Dealt) -> list[str]:

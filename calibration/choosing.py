@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from onnx import ModelProto
@@ -22,17 +22,16 @@ from calibration.scales import RULES, Rule
 from calibration.sessions import Session, open_session
 from edge_sdk.arrays import Floats
 from edge_sdk.quality.datasets import Sample
-from edge_sdk.quality.measures import paired_t_interval
 from edge_sdk.vision.preprocess import PreprocessSpec
 
-__all__ = ["TIE_DB", "WORTH_DB", "Choice", "Noise", "Trial", "Trials", "beats", "choose", "ends_of", "table_with"]
+__all__ = ["TIE_DB", "WORTH_DB", "Choice", "Noise", "Trial", "Trials", "choose", "ends_of", "loses_less", "table_with"]
 
 TIE_DB = 0.1
-"""Rules that are no further apart over all pictures are a tie, and MSE it is."""
+"""Candidates that are no further apart over all pictures are a tie, and the plainer one it is."""
 _EXACT_DB = 200.0
 """Stands for infinity where decibels are subtracted."""
 WORTH_DB = 0.5
-"""What the first layer or a head must gain to stay in float unasked."""
+"""What the first layer or a head must gain to stay in float unasked, and channels to be equalised."""
 _REMEMBERED_BYTES = 32 << 20
 """FP32's outputs are remembered up to this size, else computed again for each candidate."""
 _FEATURE = "feature"
@@ -45,11 +44,15 @@ class Choice:
 
     rule: Rule
     sqnr_db: Mapping[Rule, float]
-    """Of the outputs with no layer in float, by rule; infinite where no bit differs."""
+    """Of the outputs with no layer in float and no channel equalised, by rule; infinite where no bit differs."""
     float_layers: tuple[FloatLayer, ...] = ()
     """In the order in which they were taken."""
     gains_db: Mapping[str, float] = field(default_factory=dict)
     """By node: what its layer alone in float gains."""
+    equalised: bool = False
+    """Whether the table's factors are taken."""
+    equalised_db: Mapping[Rule, float] = field(default_factory=dict)
+    """As ``sqnr_db``, with the table's factors; empty where it has none, or there was no choice."""
 
 
 class Noise:
@@ -98,18 +101,18 @@ def choose(
     threads: int = 1,
     progress: Callable[[], None] = lambda: None,
 ) -> Choice:
-    """Choose the rule by the SQNR of the TensorRT rendering, then the layers that are worth leaving in float.
+    """Choose rule and factors by the SQNR of the TensorRT rendering, then the layers that are worth leaving in float.
 
     Args:
         graph: FP32.
-        table: Of this graph.
+        table: Of this graph.  Factors of its channels are taken where the best rule with them ``loses_less`` than the
+            best without by ``WORTH_DB``; those of a table whose choosing is done stay as they are.
         samples: Pictures that calibrated nothing, one or more.
         spec: What the network was trained with.
-        rules: To choose among; MSE is taken unless another one beats it by more than ``TIE_DB``, and picture by picture
-            so evenly that the 95 % interval of the mean lead lies above zero: few pictures tell little.
+        rules: To choose among; MSE is taken unless another one ``loses_less``.
         keep_float: Nodes that stay in float whatever is found here.
         most_float: How many layers may stay in float: those that gain most, as long as each gains something.  By
-            default the first ones and the heads, each that gains ``WORTH_DB`` or more, and as evenly as a rule must.
+            default the first ones and the heads, each that gains ``WORTH_DB`` or more and ``loses_less``.
         threads: Of the runtime.
         progress: Called after each candidate.
 
@@ -118,68 +121,85 @@ def choose(
         sensitivity that is measured layer by layer.
     """
     trials = Trials(graph, samples, spec, threads)
+    ways = [table] if table.choosing or not table.factors else [table.unequalised(), table]
 
-    def tried(rule: Rule, *also: str) -> Trial:
+    def tried(way: RangeTable, rule: Rule, *also: str) -> Trial:
         kept = [*keep_float, *also]
-        found = trials.of(qdq_from_onnx(graph, table, layout="tensorrt", rule=rule, keep_float=kept))
+        found = trials.of(qdq_from_onnx(graph, way, layout="tensorrt", rule=rule, keep_float=kept))
         progress()
         return found
 
-    plain = {rule: tried(rule) for rule in rules}
-    by_rule = {rule: trial.sqnr_db for rule, trial in plain.items()}
-    rule = _best(plain)
-    wholly = by_rule[rule]
+    found = [{rule: tried(way, rule) for rule in rules} for way in ways]
+    best = [_best(each) for each in found]
+    equal = len(ways) > 1 and loses_less(found[1][best[1]], found[0][best[0]], least=WORTH_DB)
+    way, rule, plain = ways[equal], best[equal], found[equal]
+    by_rule = [{one: trial.sqnr_db for one, trial in each.items()} for each in found]
+    choice = Choice(
+        rule, by_rule[0], equalised=equal or bool(ways[0].factors), equalised_db=by_rule[1] if len(ways) > 1 else {}
+    )
+    wholly = plain[rule].sqnr_db
     least = WORTH_DB if most_float is None else 0.0
     names = ends_of(graph, keep_float) if most_float is None else _layers(graph, keep_float)
     if most_float == 0 or not math.isfinite(wholly):
-        return Choice(rule, by_rule)
-    alone = {name: tried(rule, name) for name in names}
+        return choice
+    alone = {name: tried(way, rule, name) for name in names}
     gains = {name: trial.sqnr_db - wholly for name, trial in alone.items()}
     kept: list[FloatLayer] = []
     reached = plain[rule]
     for name in sorted(gains, key=lambda one: -gains[one]):
         if len(kept) == (most_float if most_float is not None else len(gains)) or gains[name] < max(least, 1e-9):
             break
-        found = alone[name] if not kept else tried(rule, *(one.node for one in kept), name)
-        gain = found.sqnr_db - reached.sqnr_db
-        if gain >= max(least, 1e-9) and (most_float is not None or beats(found, reached)):
-            why = f"leaving it in float raises the outputs' SQNR from {reached.sqnr_db:.1f} to {found.sqnr_db:.1f} dB"
+        more = alone[name] if not kept else tried(way, rule, *(one.node for one in kept), name)
+        gain = more.sqnr_db - reached.sqnr_db
+        if gain >= max(least, 1e-9) and (most_float is not None or loses_less(more, reached)):
+            why = f"leaving it in float raises the outputs' SQNR from {reached.sqnr_db:.1f} to {more.sqnr_db:.1f} dB"
             kept.append(FloatLayer(node=name, gain_db=_finite(gain), why=why))
-            reached = found
-    return Choice(rule, by_rule, tuple(kept), {name: _finite(gain) for name, gain in gains.items()})
+            reached = more
+    return replace(
+        choice, float_layers=tuple(kept), gains_db={name: _finite(gain) for name, gain in gains.items()}
+    )
 
 
 def table_with(table: RangeTable, choice: Choice, choosing: Sequence[PictureEntry]) -> RangeTable:
-    """The table that says what was chosen, and on which pictures."""
+    """The table that says what was chosen, and on which pictures; without factors that were not taken."""
+    equalisation = table.equalisation and table.equalisation.model_copy(
+        update={"sqnr_db": _said(choice.equalised_db)}
+    )
+    table = table.model_copy(update={"equalisation": equalisation})
+    if not choice.equalised:
+        table = table.unequalised()
     return table.model_copy(
         update={
             "tensors": {
                 name: row.model_copy(update={"chosen": choice.rule}) for name, row in table.tensors.items()
             },
             "choosing": tuple(choosing),
-            "sqnr_db": {rule: value if math.isfinite(value) else None for rule, value in choice.sqnr_db.items()},
+            "sqnr_db": _said(choice.sqnr_db),
             "float_layers": choice.float_layers,
             "gains_db": dict(choice.gains_db),
         }
     )
 
 
+def _said(decibels: Mapping[Rule, float]) -> dict[Rule, float | None]:
+    return {rule: value if math.isfinite(value) else None for rule, value in decibels.items()}
+
+
 def _best(trials: Mapping[Rule, Trial]) -> Rule:
     best = max(trials, key=lambda rule: trials[rule].sqnr_db)
     if "mse" not in trials or best == "mse":
         return best
-    return best if beats(trials[best], trials["mse"]) else "mse"
+    return best if loses_less(trials[best], trials["mse"]) else "mse"
 
 
-def beats(other: Trial, first: Trial) -> bool:
-    """Whether a candidate loses less than another one beyond what these pictures leave to chance.
+def loses_less(after: Trial, before: Trial, *, least: float = TIE_DB) -> bool:
+    """Whether a candidate's SQNR is better by more than ``least`` dB over all pictures, and better in their mean.
 
-    By more than ``TIE_DB`` over all of them, and so evenly that the 95 % interval of the mean lead lies above zero.
+    Both must say so: one picture with a great error can decide the first, many with hardly any the second.
     """
-    if not _finite(other.sqnr_db) - _finite(first.sqnr_db) > TIE_DB or len(first.by_picture) < 2:
-        return False
-    leads = np.clip(other.by_picture, -_EXACT_DB, _EXACT_DB) - np.clip(first.by_picture, -_EXACT_DB, _EXACT_DB)
-    return paired_t_interval(leads).low > 0
+    gain = _finite(after.sqnr_db) - _finite(before.sqnr_db)
+    pairs = zip(after.by_picture, before.by_picture, strict=True)
+    return gain > least and sum(_finite(new) - _finite(old) for new, old in pairs) > 0
 
 
 def _finite(gain: float) -> float:

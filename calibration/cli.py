@@ -86,6 +86,10 @@ def ranges(
             show_default=False,
         ),
     ] = None,
+    equalise: Annotated[
+        bool,
+        typer.Option(help=f"For TensorRT make channels alike before rounding, where that gains {WORTH_DB:g} dB."),
+    ] = True,
     threads: Threads = 1,
     as_json: AsJson = False,
 ) -> None:
@@ -112,6 +116,7 @@ def ranges(
                 most=most,
                 most_float=most_float,
                 keep_float=asked_in_float(model, graph.digest),
+                equalise=equalise,
                 threads=threads,
                 kept=kept,
                 say=say,
@@ -135,7 +140,8 @@ def ranges(
             "rule": table.rule,
             "why": why,
             "chosen_on": len(table.choosing),
-            "sqnr_db": table.sqnr_db,
+            "sqnr_db": table.decibels,
+            "equalised": sorted(table.factors),
             "float_layers": [layer.model_dump() for layer in table.float_layers],
         }
         hand_out(facts, as_json=as_json, text=f"{path}: {table.n} pictures, {len(table.tensors)} tensors")
@@ -224,6 +230,9 @@ def render(
                 "nodes": [node.name for node in graph.nodes] if as_json else len(graph.nodes),
             }
         found["trt"]["float_layers"] = [layer.model_dump() for layer in layers]
+        found["trt"]["equalised"] = sorted(table.factors)
+        if table.factors:
+            say(f"channels of {len(table.factors)} tensors are equalised for TensorRT")
         for layer in layers:
             say(f"{layer.node} is left in float for TensorRT: {layer.why}")
         text = "\n".join(

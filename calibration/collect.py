@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto
 
+from calibration.equalising import equalised_name
+from calibration.factors import Channels
 from calibration.graphs import Graph
 from calibration.kept import Kept
 from calibration.observers import Histogram, Observer
@@ -16,14 +18,17 @@ from calibration.ranges import PictureEntry, RangeTable, pictures_digest, spec_d
 from calibration.scales import Rule
 from calibration.sessions import Session, open_session
 from edge_sdk.arrays import Floats
-from edge_sdk.documents import sha256_file
+from edge_sdk.documents import canonical_json, sha256_file, sha256_hex
 from edge_sdk.errors import DatasetError, FormatError, RangeError
 from edge_sdk.quality.datasets import Sample, read_image
 from edge_sdk.vision.preprocess import PreprocessSpec, normalised
 from edge_sdk.vision.tiles import pictures_of_frame
 
-__all__ = ["check_size", "constant_tensors", "entries_of", "frames_of", "inputs_of", "ranges_from_pictures",
-           "stacked"]  # fmt: skip
+__all__ = ["channels_from_pictures", "check_size", "constant_tensors", "entries_of", "frames_of", "inputs_of",
+           "ranges_from_pictures", "stacked"]  # fmt: skip
+
+_FEW = 32
+"""Pictures that tell how large channels are: a mean over pictures, which settles soon."""
 
 
 def ranges_from_pictures(
@@ -34,6 +39,7 @@ def ranges_from_pictures(
     rule: Rule = "mse",
     threads: int = 1,
     kept: Path | None = None,
+    factors: Mapping[str, tuple[float, ...]] | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> RangeTable:
     """The range table of a graph from pictures.
@@ -46,6 +52,7 @@ def ranges_from_pictures(
         threads: Of the runtime.
         kept: Where to keep what was seen, so that a calibration that was ended goes on from there; remove it once the
             table is written.
+        factors: Of channels, by tensor; what they make of it is watched too.
         progress: Called after each picture.
 
     Raises:
@@ -58,9 +65,38 @@ def ranges_from_pictures(
     check_size(graph, spec)
     entries = entries_of(samples)
     same = f"{graph.digest} {spec_digest(spec)} {pictures_digest(entries)}"
+    factors = factors or {}
+    same += f" {sha256_hex(canonical_json(factors))}" if factors else ""
     held = None if kept is None else Kept(kept, same=same)
-    found = _continued(graph, samples, spec, held, threads, progress)
-    return table_of(found, graph=graph, spec=spec, pictures=entries, rule=rule)
+    found = _continued(graph, samples, spec, factors, held, threads, progress)
+    return table_of(found, graph=graph, spec=spec, pictures=entries, rule=rule, factors=factors)
+
+
+def channels_from_pictures(
+    graph: Graph, samples: Sequence[Sample], spec: PreprocessSpec, tensors: Sequence[str], *, threads: int = 1
+) -> dict[str, Channels]:
+    """What the channels of some tensors hold on a few of the pictures, evenly chosen.
+
+    Args:
+        graph: FP32.
+        samples: Typical pictures, one or more.
+        spec: What the network was trained with.
+        tensors: ``(N, C, H, W)`` each.
+        threads: Of the runtime.
+
+    Raises:
+        DatasetError: A picture cannot be read.
+        FormatError: The graph takes another size.
+    """
+    check_size(graph, spec)
+    session = open_session(graph.model, watched=tensors, threads=threads, reference=True, frugal=True)
+    found = {name: Channels() for name in tensors}
+    count = min(_FEW, len(samples))
+    for _, frame in frames_of([samples[n * len(samples) // count] for n in range(count)], spec):
+        made = session.run(frame)
+        for name, channels in found.items():
+            channels.see(made[name])
+    return found
 
 
 def constant_tensors(table: RangeTable, graph: Graph) -> list[str]:
@@ -88,25 +124,31 @@ def _continued(
     graph: Graph,
     samples: Sequence[Sample],
     spec: PreprocessSpec,
+    factors: Mapping[str, tuple[float, ...]],
     held: Kept | None,
     threads: int,
     progress: Callable[[], None],
 ) -> dict[str, Histogram]:
     """What the tensors that either INT8 layout may round were seen to be, from where an earlier run was ended."""
-    session, empty = _watching(graph, threads)
+    session, empty = _watching(graph, factors, threads)
+    channels = {
+        equalised_name(name): (name, np.asarray(row, np.float32).reshape(1, -1, 1, 1)) for name, row in factors.items()
+    }
     done, observers = (0, empty) if held is None else held.read(list(empty))
     for _ in range(done):
         progress()
     for number, sample in enumerate(samples[done:], done + 1):
         for frame in inputs_of(sample, spec):
-            _see(graph, session, observers, sample.image, frame)
+            made = {**session.run(frame), graph.inputs[0]: frame}
+            made |= {name: made[of] * row for name, (of, row) in channels.items()}
+            _see(made, observers, sample.image)
         progress()
         if held is not None:
             held.keep(number, observers, now=number == len(samples))
     return {name: observer.histogram() for name, observer in observers.items()}
 
 
-def _watching(graph: Graph, threads: int) -> tuple[Session, dict[str, Observer]]:
+def _watching(graph: Graph, factors: Iterable[str], threads: int) -> tuple[Session, dict[str, Observer]]:
     tensors = observed_tensors(graph)
     if not tensors:
         raise FormatError(
@@ -114,17 +156,14 @@ def _watching(graph: Graph, threads: int) -> tuple[Session, dict[str, Observer]]
         )
     # as it is written: the last level of optimising keeps every watched tensor twice, in two layouts
     session = open_session(graph.model, watched=tensors, threads=threads, reference=True, frugal=True)
-    return session, {name: Observer(name) for name in tensors}
+    return session, {name: Observer(name) for name in (*tensors, *map(equalised_name, factors))}
 
 
-def _see(
-    graph: Graph, session: Session, observers: Mapping[str, Observer], name: str, frame: Floats
-) -> None:
+def _see(made: Mapping[str, Floats], observers: Mapping[str, Observer], name: str) -> None:
     """Count what one frame makes; never a batch, which the runtime may sum in another order."""
-    inputs, made = set(graph.inputs), session.run(frame)
     for tensor, observer in observers.items():
         try:
-            observer.see(frame if tensor in inputs else made[tensor])
+            observer.see(made[tensor])
         except RangeError as error:
             raise RangeError(f"picture {name}: {error}; is the checkpoint sound?") from error
 

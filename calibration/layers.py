@@ -12,6 +12,7 @@ from onnx import NodeProto
 
 from calibration.choosing import Noise
 from calibration.collect import frames_of
+from calibration.equalising import equalised
 from calibration.graphs import Graph
 from calibration.placement import tensorrt_placement
 from calibration.ranges import RangeTable
@@ -82,19 +83,21 @@ def layers_of(
         asked: Nodes that the network itself wants in float.
     """
     found: dict[str, tuple[Layer, ...]] = {}
-    weighted = {graph.nodes[place].name: graph.nodes[place] for place in sorted(tensorrt_placement(graph).weighted)}
     for kind, path in renderings.items():
         if kind not in ("trt", "cpu"):
             continue
+        # layer by layer a rendering is held against FP32 in the rendering's own units
+        own = equalised(graph, ranges.factors) if ranges and kind == "trt" else graph
+        weighted = {own.nodes[n].name: own.nodes[n] for n in sorted(tensorrt_placement(own).weighted)}
         model = onnx.load(path)
         there = {node.name: node for node in model.graph.node}
         outputs = {name for node in model.graph.node for name in node.output}
-        made = {name: _made(graph, node, outputs) for name, node in weighted.items() if name in there}
+        made = {name: _made(own, node, outputs) for name, node in weighted.items() if name in there}
         # what the rounding behind a layer clips, a ReLU clips in FP32
         rounded = {
             name: f"{name}_dq" if kind == "cpu" and f"{name}_dq" in outputs else name for name in made.values()
         }
-        fp32 = open_session(graph.model, watched=sorted(rounded), reference=True, frugal=True)
+        fp32 = open_session(own.model, watched=sorted(rounded), reference=True, frugal=True)
         int8 = open_session(model, watched=sorted(rounded.values()), reference=True, frugal=True)
         noise = Noise()
         for _, frame in frames_of(_some(samples), spec):
@@ -141,13 +144,12 @@ def strangeness(graph: Graph, ranges: RangeTable, samples: Sequence[Sample], spe
     Of n pictures that calibrated and one more like them, each is as likely as another to hold a tensor's greatest
     value, or its least: one new picture in n + 1 goes beyond at either end.
     """
-    session = open_session(graph.model, watched=list(ranges.tensors), reference=True, frugal=True)
+    rows = ranges.unequalised().tensors
+    session = open_session(graph.model, watched=list(rows), reference=True, frugal=True)
     shares = []
     for _, frame in frames_of(_some(samples), spec):
         made = {**session.run(frame), graph.inputs[0]: frame}
-        outside = [
-            bool(made[name].min() < row.lo or made[name].max() > row.hi) for name, row in ranges.tensors.items()
-        ]
+        outside = [bool(made[name].min() < row.lo or made[name].max() > row.hi) for name, row in rows.items()]
         shares.append(float(np.mean(outside)))
         del made
     return Strange(float(np.mean(shares)), 2 / (ranges.n + 1))

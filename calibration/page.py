@@ -268,6 +268,7 @@ def _foot(report: ReportFile) -> str:
         ("graph", report.graph_sha256[:16]),
         ("calibrated on", calibrated),
         ("rule chosen on", chosen),
+        ("channels equalised", f"of {report.equalised} tensors, for TensorRT" if report.equalised else "none"),
         ("fine-tuned", ", ".join(tuned) or "nothing: the weights are the graph's own"),
         ("left out", f"{report.left_out} pictures that were {how} on" if report.left_out else "none"),
         ("processor", f"{report.cpu} ({', '.join(report.instructions) or 'no INT8 instructions known'})"),

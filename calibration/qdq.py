@@ -19,6 +19,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from calibration.enlarging import enlarged_by_convolutions
+from calibration.equalising import equalised
 from calibration.graphs import Graph, channel_axis
 from calibration.placement import Placement, onnxruntime_placement, tensorrt_placement
 from calibration.ranges import RangeTable
@@ -73,6 +74,8 @@ def qdq_from_onnx(
     if tuned is not None:
         tuned.check(graph, ranges)
         graph = graph.with_weights(tuned.weights)
+    if layout == "tensorrt":
+        graph = equalised(graph, ranges.factors)
     unknown = sorted(set(keep_float) - {node.name for node in graph.nodes})
     if unknown:
         near = difflib.get_close_matches(unknown[0], [node.name for node in graph.nodes], 1, 0.4)

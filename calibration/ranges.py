@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from calibration.equalising import equalised_name
 from calibration.graphs import Graph
 from calibration.observers import MOST_BINS, Histogram
 from calibration.scales import RULES, Rule, amax, span
@@ -21,6 +22,7 @@ from edge_sdk.errors import FormatError
 from edge_sdk.vision.preprocess import PreprocessSpec
 
 __all__ = [
+    "Equalisation",
     "FloatLayer",
     "PictureEntry",
     "RangeTable",
@@ -80,6 +82,15 @@ class FloatLayer(Tolerant):
     why: str
 
 
+class Equalisation(Tolerant):
+    """What equalising channels for TensorRT does; the tensors' new ranges are rows of their own."""
+
+    factors: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    """By tensor: what each channel is multiplied by before it is rounded; none where it was tried and not taken."""
+    sqnr_db: dict[Rule, float | None] = Field(default_factory=dict)
+    """By rule: of the TensorRT rendering's outputs with these factors, on the choosing pictures."""
+
+
 class RangeTable(Tolerant):
     """``ranges.json``."""
 
@@ -101,12 +112,40 @@ class RangeTable(Tolerant):
     float_layers: tuple[FloatLayer, ...] = ()
     gains_db: dict[str, float] = Field(default_factory=dict)
     """By node: what its layer alone in float gains."""
+    equalisation: Equalisation | None = None
+    """Where there are channels to equalise, and it was tried; else the file says nothing of it."""
+
+    @model_serializer(mode="wrap")
+    def _said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = write(self)
+        if self.equalisation is None:
+            found.pop("equalisation", None)
+        return found
 
     @property
     def rule(self) -> Rule | None:
         """The rule of every tensor, where it is one."""
         rules = {row.chosen for row in self.tensors.values()}
         return next(iter(rules)) if len(rules) == 1 else None
+
+    @property
+    def factors(self) -> dict[str, tuple[float, ...]]:
+        """By tensor: what TensorRT's rendering multiplies its channels by; empty where nothing is equalised."""
+        return self.equalisation.factors if self.equalisation else {}
+
+    @property
+    def decibels(self) -> dict[Rule, float | None]:
+        """By rule: of the TensorRT rendering with channels equalised or not, as the table has it."""
+        return self.equalisation.sqnr_db if self.equalisation and self.factors else self.sqnr_db
+
+    def unequalised(self) -> RangeTable:
+        """The table without factors, and without the ranges of what they made."""
+        if not self.factors:
+            return self
+        tried = Equalisation(sqnr_db=self.equalisation.sqnr_db) if self.equalisation else None
+        names = {equalised_name(tensor) for tensor in self.factors}
+        kept = {name: row for name, row in self.tensors.items() if name not in names}
+        return self.model_copy(update={"tensors": kept, "equalisation": tried})
 
     def of(self, tensor: str) -> TensorRange:
         """The row of a tensor.
@@ -152,6 +191,7 @@ def table_of(
     spec: PreprocessSpec,
     pictures: Iterable[PictureEntry],
     rule: Rule = "mse",
+    factors: Mapping[str, tuple[float, ...]] | None = None,
 ) -> RangeTable:
     """Apply every rule to every histogram.
 
@@ -161,6 +201,7 @@ def table_of(
         spec: What the pictures went through.
         pictures: That were looked at.
         rule: The one to use.
+        factors: By tensor, of its channels; what they made has a histogram too.
     """
     listed = tuple(pictures)
     return RangeTable(
@@ -170,6 +211,7 @@ def table_of(
         pictures=listed,
         n=len(listed),
         tensors={name: _row(histogram, rule) for name, histogram in histograms.items()},
+        equalisation=Equalisation(factors=dict(factors)) if factors else None,
     )
 
 

@@ -137,6 +137,8 @@ class ReportFile(RenderingReport):
     rule: str | None
     rules_db: dict[str, float | None] = Field(default_factory=dict)
     """By rule: SQNR of the TensorRT rendering's outputs, on the pictures by which the rule was chosen."""
+    equalised: int = 0
+    """Tensors whose channels TensorRT's rendering equalises."""
     chosen_on: int = 0
     strange: str | None = None
     """What is to be said where the pictures are of another kind than those that calibrated."""
@@ -187,7 +189,8 @@ def report_file(
         left_out=left_out,
         calibrated_on=ranges.n if ranges else None,
         rule=", ".join(rules) or None,
-        rules_db=dict(ranges.sqnr_db) if ranges else {},
+        rules_db=dict(ranges.decibels) if ranges else {},
+        equalised=len(ranges.factors) if ranges else 0,
         chosen_on=len(ranges.choosing) if ranges else 0,
         strange=strange,
         weak=any(finding.weak for cost in judged.costs for finding in cost.findings),

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import torch
 
-from calibration.choosing import TIE_DB, Trial, Trials
+from calibration.choosing import Trial, Trials, loses_less
 from calibration.collect import check_size, entries_of, inputs_of
+from calibration.equalising import equalised, plain_weights
 from calibration.graphs import Graph
 from calibration.pictures import balanced
 from calibration.qdq import Layout, host_architecture, qdq_from_onnx
@@ -27,7 +28,7 @@ from edge_sdk.vision.preprocess import PreprocessSpec
 from export.trainable import FakeQuantised, TorchGraph, check_same
 from export.tuning import Plan, tune
 
-__all__ = ["Parting", "loses_less", "parted", "quantisation_aware"]
+__all__ = ["Parting", "parted", "quantisation_aware"]
 
 Steps = Callable[[str, int, int], None]
 
@@ -109,7 +110,7 @@ def quantisation_aware(
     if ranges.preprocess_sha256 != spec_digest(spec):
         raise FormatError("the range table was made with another preprocessing; make the ranges again")
     check_size(graph, spec)
-    network = TorchGraph(graph, torch.device(device))
+    network = TorchGraph(equalised(graph, ranges.factors), torch.device(device))
     fixed = graph.model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
     if fixed > 1:
         raise FormatError(f"the graph takes {fixed} frames and no other number; export it without --fixed-batch")
@@ -135,7 +136,7 @@ def quantisation_aware(
         seed=plan.seed,
         losses=losses,
     )
-    made = Tuned(said, student.weights())
+    made = Tuned(said, plain_weights(graph, ranges.factors, student.weights()))
     trials = Trials(graph, parts.judging, spec)
     left: Mapping[Layout, Collection[str]] = {"tensorrt": keep_float, "onnxruntime": keep_float_cpu}
     found: list[Judgement] = []
@@ -154,21 +155,6 @@ def quantisation_aware(
             )
         )
     return Tuned(said.model_copy(update={"trt": found[0], "cpu": found[1]}), made.weights)
-
-
-def loses_less(after: Trial, before: Trial) -> bool:
-    """Whether a rendering's SQNR is better by more than ``TIE_DB`` over all pictures, and better in their mean.
-
-    Both must say so: one picture with a great error can decide the first, many with hardly any the second.  No more is
-    asked, as either rendering is held against FP32 again, by the report's gates.
-    """
-    gain = _bounded(after.sqnr_db) - _bounded(before.sqnr_db)
-    pairs = zip(after.by_picture, before.by_picture, strict=True)
-    return gain > TIE_DB and sum(_bounded(new) - _bounded(old) for new, old in pairs) > 0
-
-
-def _bounded(decibels: float) -> float:
-    return min(200.0, max(-200.0, decibels))
 
 
 def _finite(decibels: float) -> float | None:

@@ -115,12 +115,12 @@ class FakeQuantised(nn.Module):
     in float, and all other constants, stay as they are.
 
     Args:
-        network: FP32.
+        network: FP32, with channels equalised where the table says so.
         ranges: Of this graph.
         keep_float: Names of nodes that stay in float.
 
     Raises:
-        FormatError: The table is of another graph, or no layer is left to train.
+        FormatError: The table is of another graph, or of one that is equalised, or no layer is left to train.
     """
 
     def __init__(self, network: TorchGraph, ranges: RangeTable, *, keep_float: Collection[str] = ()) -> None:
@@ -131,6 +131,9 @@ class FakeQuantised(nn.Module):
         placement = tensorrt_placement(graph, keep_float=frozenset(keep_float))
         if not placement.weighted:
             raise FormatError("no layer of the graph is rounded to INT8, so there is nothing to fine-tune")
+        for name in placement.tensors:
+            if name in ranges.factors:
+                raise FormatError(f"the table equalises the channels of {name}; give the equalised graph")
         self._readers = placement.readers
         self._steps = {}
         for name in placement.tensors:

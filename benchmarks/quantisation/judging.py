@@ -10,7 +10,7 @@ from onnx import ModelProto
 
 from benchmarks.quantisation.nets import Net, inputs_of, truth_of
 from benchmarks.quantisation.quantisers import floats_of, refused, roundings_of
-from benchmarks.quantisation.renderings import AS_MANY, DEFAULT, SKIP, SKIPPED
+from benchmarks.quantisation.renderings import AS_MANY, DEFAULT, SKIP, SKIPPED, TRAINED
 from calibration.calibrating import calibrate, why_of
 from calibration.choosing import choose
 from calibration.graphs import Graph
@@ -19,12 +19,14 @@ from calibration.scales import RULES
 from calibration.sessions import Session, open_session
 from edge_sdk.arrays import Array, Floats
 from edge_sdk.quality.datasets import Sample
+from export.qat import parted, quantisation_aware
+from export.tuning import Plan
 
 __all__ = ["judged", "ours_of"]
 
 
 def ours_of(
-    net: Net, graph: Graph, given: Sequence[Sample], as_many: int | None
+    net: Net, graph: Graph, given: Sequence[Sample], as_many: int | None, *, epochs: int = 0
 ) -> tuple[dict[str, ModelProto], dict[str, object]]:
     """What ``calibration ranges`` and ``render`` make of a graph, and what they chose.
 
@@ -33,6 +35,7 @@ def ours_of(
         graph: FP32.
         given: Pictures; a fifth of them chooses.
         as_many: Also with so many layers in float at most.
+        epochs: Also fine-tuned for so long; 0 for not at all.
     """
     table = calibrate(graph, given, net.spec)
     ends = [layer.node for layer in table.float_layers]
@@ -56,12 +59,20 @@ def ours_of(
     if as_many is not None:
         made[AS_MANY] = rendered(order[:as_many])
     made |= {f"ours, rule {one}": rendered(ends, rule=one) for one in RULES}
-    chosen = {
+    if table.factors:
+        plain = table.unequalised()
+        made["ours, not equalised"] = qdq_from_onnx(graph, plain, layout="tensorrt", keep_float=ends)
+    chosen: dict[str, object] = {
         "auto": why_of(table),
         "skip_list": order[:SKIPPED],
         "calibrated": table.n,
         "chose_on": len(choosing),
     }
+    if epochs:
+        parts, plan = parted(given, table, len(given)), Plan(epochs=epochs)
+        tuned = quantisation_aware(graph, table, parts, net.spec, plan, keep_float=ends)
+        made[TRAINED] = rendered(ends, tuned=tuned if tuned.said.trt.taken else None)
+        chosen["trained"] = tuned.said.trt.model_dump()
     return made, chosen
 
 

@@ -3,8 +3,8 @@
     parts = parts_of(NETS["resnet18"], load_dataset(NETS["resnet18"].folder), seed=0)
     network = trained(NETS["resnet18"], parts.training, parts.classes, seed=0)
 
-Tiles are judged healthy or defective, steel by its six defects, and three of those are segmented.  Each takes less
-than a minute of one core.
+Steel is judged by its six defects, and three of those are segmented; tiles are judged healthy or defective.  Each takes
+less than a minute of one core.
 """
 
 from __future__ import annotations
@@ -73,12 +73,14 @@ class Net:
 NETS: Mapping[str, Net] = {
     net.name: net
     for net in (
-        Net("resnet18", "ResNet-18", SHARED / "magnetic_tile", "classify",
-            lambda classes: resnet18(classes=len(classes)), iterations=300),
+        Net("resnet18", "ResNet-18", SHARED / "neu_steel", "classify",
+            lambda classes: resnet18(classes=len(classes)), iterations=300, side_px=96),
         Net("hswish", "depthwise h-swish SE net", SHARED / "neu_steel", "classify",
             lambda classes: depthwise(classes=len(classes)), iterations=220, side_px=96, rate=4e-3),
         Net("unet", "U-Net", SHARED / "neu_steel", "segment",
             lambda _: unet(), iterations=450, rate=4e-3, crop_px=64, batch=8),
+        Net("tile", "ResNet-18 on tiles", SHARED / "magnetic_tile", "classify",
+            lambda classes: resnet18(classes=len(classes)), iterations=300),
     )
 }  # fmt: skip
 

@@ -16,7 +16,7 @@ __all__ = ["MINUTES", "NEEDS", "SUITE", "TITLE", "musts_of", "rows_of", "run"]
 
 TITLE = "INT8 for TensorRT against FP32 and other quantisers"
 SUITE = "quantisation"
-MINUTES = 8.0
+MINUTES = 25.0
 NEEDS = (
     "torch",
     "onnxscript",
@@ -26,10 +26,18 @@ NEEDS = (
     "../shared/data/magnetic_tile",
 )
 
-SEEDS = (0, 1)
-CALIBRATED = 96
-"""Pictures that every quantiser is given."""
-HELD_OUT = 96
+SEEDS = (2, 3, 4, 5, 6)
+FEWER = (2, 3, 4)
+"""Of the networks whose lead is beyond doubt, or in no must: a U-Net, and a ResNet-18 that hardly learns."""
+CALIBRATED = 256
+"""Pictures that every quantiser is given, as many as ``calibration ranges`` takes, or all that there are."""
+HELD_OUT = 192
+EPOCHS = 4
+"""Of the fine-tuning, where a network is fine-tuned too."""
+THREE = ("resnet18", "hswish", "unet")
+"""Networks that the musts are about."""
+MAIN = ("resnet18", "hswish")
+"""Networks of all seeds, that are fine-tuned too."""
 SKIPPED = 5
 """Layers of the U-Net's skip list at most."""
 DEFAULT, SKIP, AS_MANY = (
@@ -37,6 +45,7 @@ DEFAULT, SKIP, AS_MANY = (
     f"ours, {SKIPPED} layers in float",
     "ours, as many layers in float as ModelOpt",
 )
+TRAINED = "ours, default, then trained (QAT)"
 PEERS = ("onnxruntime", "ModelOpt")
 """What the peers' rows begin with."""
 
@@ -54,10 +63,11 @@ def run(*, quick: bool, progress: Steps) -> Result:
     nets = [small(net) if quick else net for net in NETS.values()]
     seeds = (100,) if quick else SEEDS
     counts = (16, 12) if quick else (CALIBRATED, HELD_OUT)
-    progress.expect(len(nets) * len(seeds))
+    drawn = {net.name: tuple(seed for seed in seeds if quick or net.name in MAIN or seed in FEWER) for net in nets}
+    progress.expect(sum(map(len, drawn.values())))
     found = {
         net.name: [
-            progress.step(f"{net.title}, seed {seed}", partial(_step, net, seed, counts)) for seed in seeds
+            progress.step(f"{net.title}, seed {seed}", partial(_step, net, seed, counts)) for seed in drawn[net.name]
         ]
         for net in nets
     }
@@ -70,16 +80,18 @@ def run(*, quick: bool, progress: Steps) -> Result:
             "lead_db: our rendering less the row's, paired, 95 % by bootstrap over groups of pictures; ours is the "
             f"default, of the U-Net the one with at most {SKIPPED} layers in float",
             "every quantiser is given the same pictures; ours chooses rule and layers in float on a fifth of them",
-            "the best peer of a seed is chosen on the other seeds, among all that TensorRT accepts",
+            "the best peer of a seed is chosen on the other seeds, among all that TensorRT accepts; beside it "
+            "stands the lead over the one peer that is best over all seeds, which nobody could name beforehand",
+            f"{TRAINED}: python -m export qat with {EPOCHS} epochs on the same pictures; in no lead and no must",
             "onnxruntime: quantize_static, symmetric int8, zero point 0, per channel, bias in float; rounding what "
             "weights multiply and both inputs of Add, unless its row says otherwise; no layer in float by default",
             "ModelOpt: int8 on the CPU, what is not int8 in FP32; with its own layers in float and exclusions",
-            "rules: with the default's layers in float, so that the rule alone differs",
+            "rules, and what is not equalised: with the default's layers in float, so that this alone differs",
             "agreement: top class as FP32; of the U-Net the share of pixels, since all its pictures are defective",
             "slim networks for a CPU: ResNet-18 of a quarter of the width, a U-Net of four levels from 8 channels on",
         ],
         settings={
-            "seeds": list(seeds),
+            "seeds": {name: list(each) for name, each in drawn.items()},
             "given": counts[0],
             "held_out": counts[1],
             "nets": {net.name: {"iterations": net.iterations, "side_px": net.side_px, "batch": net.batch,
@@ -133,7 +145,7 @@ def _step(net: Any, seed: int, counts: tuple[int, int]) -> dict[str, Any]:
             except PeerError as error:
                 skipped = {f"ModelOpt, {method}": str(error) for method in ("max", "entropy")}
         graph = load_graph(path)
-    ours, said = ours_of(net, graph, given, as_many)
+    ours, said = ours_of(net, graph, given, as_many, epochs=EPOCHS if net.name in MAIN else 0)
     facts = judged(net, graph, {**ours, **models}, held_out, parts.classes)
     return {**facts, "skipped": skipped, "versions": versions, "said": said}
 
@@ -174,6 +186,11 @@ def rows_of(title: str, runs: Sequence[Mapping[str, Any]]) -> list[dict[str, obj
         rows.append({"name": f"{title}: ours less the best peer", "peers": peers, "lead_db": rounded(found.db),
                      "low": rounded(found.low), "high": rounded(found.high),
                      "each_db": [rounded(one) for one in found.each]})  # fmt: skip
+        same = max(_accepted(runs), key=lambda name: sum(one.db for one in heard[name]))
+        always = lead(mine, heard[same])
+        rows.append({"name": f"{title}: ours less {same}, the best over all seeds", "lead_db": rounded(always.db),
+                     "low": rounded(always.low), "high": rounded(always.high),
+                     "each_db": [rounded(one) for one in always.each]})  # fmt: skip
     return rows
 
 
@@ -181,10 +198,10 @@ def musts_of(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Valu
     """By net what each seed kept."""
     leads = {
         name: best_peer(runs, _heard(runs)[SKIP if name == "unet" else DEFAULT])[1]
-        for name, runs in found.items()
+        for name, runs in ((name, found[name]) for name in THREE)
     }
     resnet = _heard(found["resnet18"])[DEFAULT]
-    stated = [_heard(runs)[DEFAULT] for runs in found.values()]
+    stated = [_heard(found[name])[DEFAULT] for name in THREE]
     agreements = [sum(one.agreed.mean() for one in each) / len(each) for each in stated]
     return {
         "Q2.agreement": Value(rounded(min(agreements))),

@@ -18,7 +18,7 @@ from edge_sdk.arrays import Array, Floats
 from edge_sdk.documents import sha256_hex
 
 __all__ = ["SIDE", "Builder", "concat_graph", "excited_model", "frames", "graph_of", "hswish_model", "residual_model",
-           "save", "watched"]  # fmt: skip
+           "save", "uneven_model", "watched"]  # fmt: skip
 
 SIDE = 32
 
@@ -112,6 +112,33 @@ def hswish_model(*, seed: int = 0, width: int = 16) -> ModelProto:
     excited = build.add("Mul", [deep, gate], "excited")
     summed = build.add("Add", [build.conv(excited, "flat", width, width, kernel=1), at], "sum")
     build.conv(summed, "cells", width, 2, kernel=1)
+    return build.model({"cells": ["N", 2, SIDE // 2, SIDE // 2]})
+
+
+def uneven_model(*, seed: int = 0, width: int = 16) -> ModelProto:
+    """Channels of very unlike sizes: behind an h-swish, behind a ReLU, and behind a gate."""
+    build = Builder(seed)
+    at = build.add("HardSwish", [build.conv("frame", "stem", 3, width, stride=2)], "stem.on")
+    uneven = (2.0 ** np.linspace(-4, 3, width)).astype(np.float32)
+    random = np.random.default_rng(seed + 1)
+    for name in ("deep", "deeper"):
+        weight = random.normal(0, np.sqrt(2 / 9), (width, 1, 3, 3)).astype(np.float32)
+        weight *= random.permutation(uneven)[:, None, None, None]
+        bias = np.full(width, 0.1, np.float32)
+        parts = [at, build.constant(f"{name}.weight", weight), build.constant(f"{name}.bias", bias)]
+        made = build.add("Conv", parts, name, pads=[1] * 4, group=width)
+        at = build.add("Relu" if name == "deep" else "HardSwish", [made], f"{name}.on")
+    axes = build.constant("axes", np.array([2, 3], np.int64))
+    gate = build.add("ReduceMean", [at, axes], "squeezed", keepdims=1)
+    gate = build.add("HardSigmoid", [build.conv(gate, "excite", width, width, kernel=1)], "gate")
+    at = build.add("Mul", [at, gate], "excited")
+    build.conv(at, "flat", width, width, kernel=1)
+    build.conv(build.add("HardSwish", ["flat"], "flat.on"), "cells", width, 2, kernel=1)
+    # what small channels say is asked for as loudly as what large ones say
+    held = {tensor.name: tensor for tensor in build.constants}
+    sizes = np.abs(numpy_helper.to_array(held["deeper.weight"])).max(axis=(1, 2, 3))
+    flat = numpy_helper.to_array(held["flat.weight"]) / sizes[None, :, None, None]
+    held["flat.weight"].CopyFrom(numpy_helper.from_array(flat, "flat.weight"))
     return build.model({"cells": ["N", 2, SIDE // 2, SIDE // 2]})
 
 
