@@ -318,6 +318,9 @@ class Pipeline:
         """What still waits when the stream ends: told and counted, not judged."""
         while (frame := handover.take(0)) is not None:
             self._drop(frame, STOPPED)
+        # what the camera's thread still held was dropped before those in the queue, which are older
+        waiting = sorted((self._skipped.popleft() for _ in range(len(self._skipped))), key=lambda one: one[0].index)
+        self._skipped.extend(waiting)
         yield from self._skipped_until_now()
 
     def _complain(self, who: str, what: str, error: Exception) -> None:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_sdk.capture import LOSSLESS_DEPTH
 from edge_sdk.detections import Detections
 from edge_sdk.errors import (
     CameraError,
@@ -174,6 +175,19 @@ def test_a_consumer_that_stops_asking_costs_bounded_memory_and_the_ledger_still_
     counts = adds_up(line)
     assert counts["frames_in"] == 3000
     assert told < 1200
+
+
+def test_frames_that_waited_when_the_station_stopped_are_told_in_their_order() -> None:
+    line = pipeline(lossless=True)
+    stream = line.stream(Endless(), read_timeout_s=1.0)
+    found = [next(stream)]
+    while line.ledger.snapshot()["frames_in"] < 1 + LOSSLESS_DEPTH + 1:  # the camera's thread holds one more
+        time.sleep(0.001)
+    line.stop()
+    found += stream
+    assert [inspection.frame.index for inspection in found] == list(range(LOSSLESS_DEPTH + 2))
+    assert [inspection.reason for inspection in found[1:]] == ["station stopped"] * (LOSSLESS_DEPTH + 1)
+    assert adds_up(line)["frames_in"] == LOSSLESS_DEPTH + 2
 
 
 def test_no_photograph_is_a_camera_fault_and_never_a_pass() -> None:
