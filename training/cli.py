@@ -32,7 +32,10 @@ from training.options import (
     RecipeFile,
     Seed,
     SeedOfTraining,
+    Shrink,
+    SmallestDefect,
     Threads,
+    TileOverlap,
     Trunk,
     TrunkFile,
     Whole,
@@ -81,6 +84,9 @@ def train(
     side_px: Annotated[
         int | None, typer.Option(min=32, max=2048, help="Side of the network's input; 160 if not given.")
     ] = None,
+    defect_px: SmallestDefect = None,
+    tile_overlap_px: TileOverlap = None,
+    shrink: Shrink = None,
     width: Annotated[
         float | None, typer.Option(min=0.05, max=2.0, help="Of the slim trunk; 0.25 if not given.")
     ] = None,
@@ -117,11 +123,13 @@ def train(
     train together: torchrun --nproc-per-node=2 -m training train …
     """
     side = whole_cells(side_px)
+    cut = {"defect_px": defect_px, "tile_overlap_px": tile_overlap_px, "shrink": shrink}
     settings = {
         "gap_on": None if gap_on is None else gap_on.value,
         "trunk": None if trunk is None else trunk.value,
         "head": None if head is None else head.value,
         "side_px": side,
+        **cut,
         "width": width,
         "start": None if start is None else str(start),
         "frozen": None if whole is None else not whole,
@@ -134,10 +142,10 @@ def train(
             method,
             scorers={"covariance": covariance, "alpha": alpha, "from": lent, "backbone": backbone, "weights": weights},
             others={"recipe": recipe, "original": original, "new": new, "gap": gap, **settings, "side_px": None,
-                    "device": device, "quick": quick or None},
+                    **dict.fromkeys(cut), "device": device, "quick": quick or None},
         )  # fmt: skip
         told = {} if method is None else scorer_settings(
-            method, covariance, alpha, side, seed, iterations, backbone, weights
+            method, covariance, alpha, side, seed, iterations, backbone, weights, **cut
         )
     if method is not None:
         train_scorer(list(data or ()), out, told, lent=lent, threads=threads or 1, json_=json_)

@@ -25,8 +25,11 @@ __all__ = [
     "RecipeFile",
     "Seed",
     "SeedOfTraining",
+    "Shrink",
     "Side",
+    "SmallestDefect",
     "Threads",
+    "TileOverlap",
     "Trunk",
     "TrunkFile",
     "Whole",
@@ -96,4 +99,19 @@ Whole = Annotated[
         help="Train the whole trunk, or keep it and train what is above; MobileNetV2 with ImageNet weights is kept.",
         show_default=False,
     ),
+]
+SmallestDefect = Annotated[
+    int | None,
+    typer.Option("--defect-px", min=1, help="Side of the smallest defect that must be seen, in the pictures' pixels."),
+]
+TileOverlap = Annotated[
+    int | None,
+    typer.Option(
+        "--tile-overlap-px",
+        min=0,
+        help="Cut pictures into tiles of --side-px that share so many pixels or more, instead of making all of it fit.",
+    ),
+]
+Shrink = Annotated[
+    int | None, typer.Option("--shrink", min=1, help="With tiles: make pictures smaller by this whole ratio first.")
 ]

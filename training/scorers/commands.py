@@ -12,6 +12,7 @@ import typer
 
 from calibration.console import hand_out, refusals, say
 from training.commands import resume_beside
+from training.options import Shrink, SmallestDefect, TileOverlap
 
 if TYPE_CHECKING:
     from training.scorers.fitting import ScorerRecipe
@@ -112,6 +113,7 @@ def scorer_settings(
     iterations: int | None,
     backbone: str | None = None,
     weights: Path | None = None,
+    **cut: int | None,
 ) -> dict[str, Any]:
     """What was given, by the names of ``ScorerRecipe``.
 
@@ -133,6 +135,7 @@ def scorer_settings(
         "iterations": iterations,
         "backbone": backbone,
         "weights": None if weights is None else str(weights),
+        **cut,
     }
     return {name: value for name, value in told.items() if value is not None}
 
@@ -189,8 +192,11 @@ def commission(
     backbone: ScorerBackbone = None,
     weights: ScorerWeights = None,
     side_px: Annotated[
-        int | None, typer.Option(min=64, max=2048, help="Side of the network's input; 256 if not given.")
+        int | None, typer.Option(min=64, max=2048, help="Side of the network's input, or of a tile; 256 if not given.")
     ] = None,
+    defect_px: SmallestDefect = None,
+    tile_overlap_px: TileOverlap = None,
+    shrink: Shrink = None,
     stretch: Annotated[
         bool, typer.Option("--stretch", help="Take pictures of several sizes, and stretch each to one.")
     ] = False,
@@ -209,10 +215,12 @@ def commission(
     \b
     Example:
       python -m training commission pictures/good --bundle build/press-3-1.bundle
+      python -m training commission pictures/good --bundle build/press-3-1.bundle --defect-px 6
 
     Half of the parts fit the model, half set its threshold, so that at most the share --alpha of good parts is
-    stopped; with too few it refuses.  Beside the bundle: checkpoint, graphs, page.html with the strangest good
-    parts, figures.json.
+    stopped; with too few it refuses.  Large pictures are cut into tiles where the smallest defect, --defect-px, would
+    else be lost, or with --tile-overlap-px.  Beside the bundle: checkpoint, graphs, page.html with the strangest
+    good parts, figures.json.
     """
     with refusals():
         from edge_sdk.documents import write_atomic
@@ -224,7 +232,10 @@ def commission(
 
         place = place_of(bundle, normals)
         side = None if side_px is None else 16 * round(side_px / 16)
-        told = scorer_settings(method, covariance, alpha, side, seed, iterations, backbone, weights)
+        told = scorer_settings(
+            method, covariance, alpha, side, seed, iterations, backbone, weights,
+            defect_px=defect_px, tile_overlap_px=tile_overlap_px, shrink=shrink,
+        )  # fmt: skip
         recipe = _recipe(told, threads)
         found = normals_in(normals, seed=recipe.seed)
         for note in found.notes:

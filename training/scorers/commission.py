@@ -28,8 +28,9 @@ from edge_sdk.frames import Frame
 from edge_sdk.inspections import Verdict
 from edge_sdk.judge import Judge
 from edge_sdk.manifest import BundleName, BundleVersion
-from edge_sdk.quality.datasets import Sample, read_image
+from edge_sdk.quality.datasets import Sample, picture_size, read_image
 from edge_sdk.runners import open_runner
+from edge_sdk.vision.tiles import tiles_of
 from training.checkpoint import Checkpoint, check_place, save_checkpoint
 from training.commands import resume_beside
 from training.scorers.distances import Distances
@@ -43,6 +44,8 @@ LINE = "original"
 RULE: Final = "minmax"
 """Of the ranges: a rule that cuts off what is rare cuts off what a scorer looks for.  With ``mse`` good magnetic tiles
 near the threshold lost a tenth of the inter-quartile range (seed 100), and 3 points fewer of them lay above it."""
+INPUTS = 512
+"""Tiles that INT8's ranges are taken from, at most; twice as many are judged by each graph at the end."""
 STEPS = 6
 """Commands that are run after the fit."""
 
@@ -147,11 +150,14 @@ def commission(
         progress("export, quantise, pack", done, STEPS, {})
         return found
 
+    tiles = len(tiles_of(checkpoint.preprocess, *picture_size(held[0].path)))
+    watched = held[:: -(-len(held) * tiles // (2 * INPUTS))]
     model = work / "model.onnx"
     names = {one.image for one in held}
     with _folder([one for one in normals.samples if one.image not in names]) as typical, _folder(held) as apart:
         exported = step("export", "onnx", kept, "--line", LINE, "--out", work)
-        step("calibration", "ranges", model, "--pictures", typical, "--out", work, "--max", 64, "--rule", RULE)
+        most = max(8, min(64, INPUTS // tiles))
+        step("calibration", "ranges", model, "--pictures", typical, "--out", work, "--max", most, "--rule", RULE)
         step("calibration", "render", model, "--ranges", work / "ranges.json", "--out", work)
         int8 = ("--int8", work / "model.cpu.onnx")
         report = step("calibration", "report", model, *int8, "--pictures", apart, "--out", work)
@@ -162,13 +168,14 @@ def commission(
         signed = ["--key", key] if key else []
         packed = step("export", "pack", work, "--ckpt", kept, "--line", LINE, "--golden", apart, *words, *signed)
     bundle = Path(packed["bundle"])
-    judged = {role: _judged(bundle, role, held, progress) for role in packed["graphs"] if role != "int8-trt"}
+    judged = {role: _judged(bundle, role, watched, progress) for role in packed["graphs"] if role != "int8-trt"}
     state = checkpoint.line(LINE)
     facts = {
         "bundle": str(bundle),
         "id": packed["id"],
         "method": recipe.method,
         "pictures": len(normals.samples),
+        "tiles": tiles,
         "fitted_on": checkpoint.data["fitted_on"],
         "threshold_from": checkpoint.data["threshold_from"],
         "guarantee": state.thresholds.guarantee,
@@ -180,6 +187,7 @@ def commission(
         "unwatched": packed["unwatched"],
         "parity": max(row["greatest_difference"] for row in exported["parity"]),
         "int8": {"agreement": report["agreement"], "sqnr_db": report["sqnr_db"], "speedup": report["speedup"]},
+        "judged": len(watched),
         "station": judged,
         "mb": {file.name: round(file.stat().st_size / 1e6, 2) for file in sorted(work.glob("*.onnx"))},
         "notes": [*checkpoint.data["notes"], *([exported["note"]] if exported.get("note") else [])],

@@ -2,43 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from edge_sdk.arrays import Array, Floats, Image
+from edge_sdk.arrays import Array, Bools, Floats, Ints
 from edge_sdk.errors import ConfigError
-from edge_sdk.quality.datasets import Sample, read_image
-from edge_sdk.vision.preprocess import PreprocessSpec, fitted
+from edge_sdk.quality.datasets import Sample
+from edge_sdk.vision.preprocess import PreprocessSpec
 from training.checkpoint import Checkpoint
 from training.data.views import normalised
 from training.scorers.network import ScorerNetwork
+from training.scorers.pieces import Wholes, batches
 from training.train import Progress, quiet
 
-__all__ = ["SIZE", "Distances", "batches", "distances_of", "scorer_of"]
-
-SIZE = 8
-"""Pictures a batch, at most: memory does not grow with their number, nor, …"""
-BATCH_PIXELS = 2**20
-"""… beyond one picture, with their size: pixels of the network's input a batch."""
+__all__ = ["Distances", "PieceDistances", "distances_of", "distances_of_pieces", "scorer_of"]
 
 
 @dataclass(frozen=True, eq=False)
 class Distances:
-    """What a scorer says of pictures."""
+    """What a scorer says of pictures, of one that is cut into tiles of all its tiles together, as the station does."""
 
     maps: Floats
-    """``(N, h, w)``."""
+    """``(N, h, w)``, 0 behind a picture's border."""
     features: Floats
-    """``(N, F)`` pooled."""
+    """``(N, F)`` pooled, over tiles their mean."""
 
     @property
     def highest(self) -> Array:
         """``(N,)``: a picture's score."""
         return np.asarray(self.maps.max(axis=(1, 2)))
+
+
+@dataclass(frozen=True, eq=False)
+class PieceDistances:
+    """What a scorer says of T inputs of the network, tiles or pictures."""
+
+    maps: Floats
+    """``(T, h, w)``."""
+    speaks: Bools
+    """``(T, h, w)`` the cells that count."""
+    pictures: Ints
+    """``(T,)`` the picture that each is of, counted from 0, ascending."""
+
+    def highest(self, share: Array) -> Array:
+        """``(N,)`` a picture's highest distance once each cell is multiplied with its ``share`` ``(h, w)``."""
+        tiles = np.where(self.speaks, self.maps * share, -np.inf).max(axis=(1, 2))
+        found = np.full(int(self.pictures.max()) + 1, -np.inf, tiles.dtype)
+        np.maximum.at(found, self.pictures, tiles)
+        return found
 
 
 def scorer_of(checkpoint: Checkpoint) -> ScorerNetwork:
@@ -64,21 +79,39 @@ def distances_of(
     progress: Progress = quiet,
 ) -> Distances:
     """What a scorer says of pictures, read one batch at a time."""
-    maps: list[Floats] = []
+    wholes = Wholes()
     features: list[Floats] = []
-    done = 0
+    pictures: list[Ints] = []
     with torch.inference_mode():
-        for images in batches(samples, spec):
-            found = network(normalised(images, spec))
-            maps.append(found.novelty[:, 0].numpy())
+        for batch in batches(samples, spec, stride=network.stride):
+            found = network(normalised(batch.images, spec))
+            wholes.put(batch, found.novelty[:, 0].numpy())
             features.append(found.feature.numpy())
-            done += len(images)
-            progress(what, done, len(samples), {})
-    return Distances(np.concatenate(maps), np.concatenate(features))
+            pictures.append(batch.pictures)
+            progress(what, int(batch.pictures[-1]) + 1, len(samples), {})
+    of, rows = np.concatenate(pictures), np.concatenate(features)
+    if spec.tile_overlap_px is not None:
+        rows = np.stack([rows[of == number].mean(axis=0) for number in range(len(samples))])
+    return Distances(wholes.stacked(), rows)
 
 
-def batches(samples: Sequence[Sample], spec: PreprocessSpec) -> Iterator[Image]:
-    """The network's input, ``(N, H, W, 3)`` uint8, in the order of ``samples``; one batch in memory."""
-    size = min(SIZE, max(1, BATCH_PIXELS // (spec.height * spec.width)))
-    for start in range(0, len(samples), size):
-        yield np.stack([fitted(read_image(one), spec) for one in samples[start : start + size]])
+def distances_of_pieces(
+    network: ScorerNetwork,
+    samples: Sequence[Sample],
+    spec: PreprocessSpec,
+    *,
+    each: int | None = None,
+    what: str = "measure distances",
+    progress: Progress = quiet,
+) -> PieceDistances:
+    """What a scorer says of the network's inputs by themselves; ``each``: see ``batches``."""
+    maps: list[Floats] = []
+    speaks: list[Bools] = []
+    pictures: list[Ints] = []
+    with torch.inference_mode():
+        for batch in batches(samples, spec, stride=network.stride, each=each):
+            maps.append(network(normalised(batch.images, spec)).novelty[:, 0].numpy())
+            speaks.append(batch.speaks)
+            pictures.append(batch.pictures)
+            progress(what, int(batch.pictures[-1]) + 1, len(samples), {})
+    return PieceDistances(np.concatenate(maps), np.concatenate(speaks), np.concatenate(pictures))

@@ -16,8 +16,9 @@ from edge_sdk.quality.datasets import Dataset, Sample, load_dataset, picture_siz
 from edge_sdk.quality.localisation import au_pro
 from edge_sdk.quality.measures import auroc, average_precision, bootstrap_over_groups, precision_recall_at
 from edge_sdk.quality.novelty import confidence_of_distances
-from edge_sdk.vision.preprocess import PreprocessSpec, cells_of_mask
+from edge_sdk.vision.preprocess import PreprocessSpec, cells_of_mask, tiled
 from training.checkpoint import Checkpoint
+from training.data.views import CELL_COVERED
 from training.scorers.distances import distances_of, scorer_of
 from training.scorers.normals import FEWEST, held_back
 from training.train import Progress, quiet
@@ -106,11 +107,12 @@ def evaluated_samples(dataset: Dataset, *, seed: int, seen: frozenset[str] = fro
 def figures_of_maps(maps: Array, samples: Sequence[Sample], spec: PreprocessSpec) -> dict[str, Any]:
     """AUROC and AP of pictures by their highest distance, AUROC and AU-PRO of pixels.
 
-    Pixels are those of the network's input, to which maps are enlarged linearly and masks reduced; of a defective
-    picture without a mask none is known, so it counts as a picture alone.
+    Pixels are those of the network's input, to which maps are enlarged linearly and masks reduced; of pictures that are
+    cut into tiles they are cells, defective where a mask covers ``CELL_COVERED`` of one.  Of a defective picture
+    without a mask none is known, so it counts as a picture alone.
 
     Args:
-        maps: ``(N, h, w)`` distances.
+        maps: ``(N, h, w)`` distances, 0 behind a picture's border.
         samples: N, each healthy or not.
         spec: Of the network's input.
 
@@ -121,13 +123,15 @@ def figures_of_maps(maps: Array, samples: Sequence[Sample], spec: PreprocessSpec
     defective = np.array([one.healthy is False for one in samples])
     highest = maps.max(axis=(1, 2))
     units = [one.unit for one in samples]
-    size = (spec.width, spec.height)
+    sizes = [picture_size(one.path) for one in samples]
+    # as many pixels as there are cells down the tallest picture's map
+    cell_px = max(tiled(spec, *size)[0].total for size in sizes) // maps.shape[1]
     large, truth = [], []
-    for one, sample in zip(maps, samples, strict=True):
-        mask = _mask(sample, spec)
-        if mask is not None:
-            large.append(np.asarray(cv2.resize(one, size, interpolation=cv2.INTER_LINEAR)))
-            truth.append(mask)
+    for one, sample, size in zip(maps, samples, sizes, strict=True):
+        pair = _located(one, sample, spec, size, cell_px)
+        if pair is not None:
+            large.append(pair[0])
+            truth.append(pair[1])
     located = any(mask.any() for mask in truth)
     ap = bootstrap_over_groups(lambda at: average_precision(highest[at], defective[at]), units, rounds=ROUNDS)
     area = bootstrap_over_groups(lambda at: auroc(highest[at], defective[at]), units, rounds=ROUNDS)
@@ -138,19 +142,33 @@ def figures_of_maps(maps: Array, samples: Sequence[Sample], spec: PreprocessSpec
         "auroc": _short(auroc(highest, defective)),
         "auroc_low": _short(area.low),
         "auroc_high": _short(area.high),
-        "pixel_auroc": _short(auroc(np.stack(large), np.stack(truth))) if located else None,
+        "pixel_auroc": _short(auroc(_flat(large), _flat(truth))) if located else None,
         "au_pro": _short(au_pro(large, truth)) if located else None,
         "n": len(samples),
         "unit": "pictures",
     }
 
 
-def _mask(sample: Sample, spec: PreprocessSpec) -> Bools | None:
-    """Where the defect is, at the network's size; ``None`` where nobody knows."""
+def _located(
+    distances: Array, sample: Sample, spec: PreprocessSpec, size: tuple[int, int], cell_px: int
+) -> tuple[Array, Bools] | None:
+    """Distances and truth of a picture's places; ``None`` where nobody knows where the defect is."""
+    if spec.tile_overlap_px is None:
+        least = 0.5
+        there = np.asarray(cv2.resize(distances, (spec.width, spec.height), interpolation=cv2.INTER_LINEAR))
+    else:
+        least = CELL_COVERED
+        rows, columns = (axis.total // cell_px for axis in tiled(spec, *size))
+        there = distances[:rows, :columns]
+    grid = (there.shape[0], there.shape[1])
     if sample.healthy:
-        return np.zeros((spec.height, spec.width), bool)
-    mask = read_mask(sample, picture_size(sample.path))
-    return None if mask is None else np.asarray(cells_of_mask(mask, spec, (spec.height, spec.width)) >= 0.5)
+        return there, np.zeros(grid, bool)
+    mask = read_mask(sample, size)
+    return None if mask is None else (there, np.asarray(cells_of_mask(mask, spec, grid) >= least))
+
+
+def _flat(maps: Sequence[Array]) -> Array:
+    return np.concatenate([one.ravel() for one in maps])
 
 
 def _short(value: float) -> float | None:

@@ -12,25 +12,29 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from edge_sdk.arrays import Array, Image
+from edge_sdk.arrays import Array
 from edge_sdk.documents import Document, sha256_file, sha256_hex
+from edge_sdk.errors import ConfigError
 from edge_sdk.quality.datasets import Sample
 from edge_sdk.quality.novelty import ALPHA, NOVELTY, band_of_normals
 from edge_sdk.vision.preprocess import PreprocessSpec
 from edge_sdk.vision.resampling import Sampling
 from training.checkpoint import Checkpoint, LineState
+from training.data.tiles import grid_of
 from training.data.views import normalised
 from training.networks.cellnet import CellNetwork
-from training.scorers.distances import Distances, batches, distances_of
+from training.scorers.cutting import check_alike, cut_or_not, said_of_size, spec_of
+from training.scorers.distances import Distances, distances_of, distances_of_pieces
 from training.scorers.embedding import channel_scale, joined_maps
 from training.scorers.gaussian import Covariance, GaussianFit, GaussianHead
 from training.scorers.lending import Lent, lent_trunk
 from training.scorers.network import FACTORY, ScorerNetwork, scorer_network
 from training.scorers.normals import Normals, check_not_blank, split_normals, usual_size
 from training.scorers.patchcore import PatchCoreFit, PatchCoreHead
+from training.scorers.pieces import Batch, batches, tiles_each
 from training.scorers.rim import rim_of
 from training.scorers.suspects import named, suspicious
-from training.scorers.trained import gaussian_beside, train_heads, trained
+from training.scorers.trained import gaussian_beside, teaching, train_heads, trained
 from training.train import Progress, quiet
 from training.trunk_file import put_weights
 
@@ -69,7 +73,12 @@ class ScorerRecipe(Document):
     sampling: Sampling | None = None
     """How pictures are made smaller, see ``training.recipe.Recipe``."""
     defect_px: int | None = Field(None, ge=1)
-    """Side of the smallest defect that must be seen, in pixels of the pictures."""
+    """Side of the smallest defect that must be seen, in pixels of the pictures: they are cut into tiles where it would
+    else be lost, see ``cut_or_not``."""
+    tile_overlap_px: int | None = Field(None, ge=0)
+    """Cut pictures into square tiles of ``side_px`` that share so many pixels or more."""
+    shrink: int | None = Field(None, ge=1)
+    """With tiles: pictures are made smaller by this whole ratio first."""
     stride: Literal[4, 8, 16] = 8
     """Pixels of the input a cell."""
     alpha: float = Field(ALPHA, gt=0, lt=1)
@@ -103,24 +112,32 @@ def fit_scorer(
 
     Raises:
         DatasetError: Pictures differ in size or cannot be read, or all are blank; with ``strict`` they are too few.
-        ConfigError: The weights of the trunk are not here.
+        ConfigError: The weights of the trunk are not here, or pictures are to be stretched and cut.
         RangeError: The trunk says the same of every picture.
     """
-    size, alike = usual_size(normals.samples, strict=strict and not stretch)
+    if stretch and recipe.tile_overlap_px is not None:
+        raise ConfigError("tiles cover pictures of any size, and none is stretched; leave out --stretch, or the tiles")
+    size, alike = usual_size(normals.samples, strict=strict and not stretch and recipe.tile_overlap_px is None)
+    recipe = cut_or_not(recipe, size)
     fits, holds = split_normals(normals.samples, seed=recipe.seed)
     check_not_blank(fits[:FIRST], normals.root)
     spec, arguments, trunk = _started(recipe, size, lent, pictures=len(fits))
+    if strict:
+        check_alike(normals.samples, spec)
     network = scorer_network(**arguments)
     put_weights(network.stages.trunk, trunk.weights, source=trunk.source)
-    defects = normals.defects if recipe.method == "supersimple" else ()
+    defects = teaching(normals.defects, spec) if recipe.method == "supersimple" else ()
     fits, doubts = _fitted_without_suspects(network, fits, defects, spec, recipe, resume, progress)
     if recipe.method == "supersimple":
         doubts += (_taught_by(defects),)
-    if not alike:
+    if not alike and spec.tile_overlap_px is None:
         doubts += (f"the good parts are of several sizes; every picture is stretched to {spec.width} x {spec.height}",)
     some = fits[:: math.ceil(len(fits) / RIM)]
     assert network.rim is not None  # asked for in _started
-    network.rim.set_from(distances_of(network, some, spec, what="even out the border", progress=progress).maps)
+    near = distances_of_pieces(
+        network, some, spec, each=tiles_each(spec, len(fits)), what="even out the border", progress=progress
+    )
+    network.rim.set_from(near.maps, near.speaks)
     said = distances_of(network, holds, spec, what="set the threshold", progress=progress)
     strange = suspicious(said.highest)
     if strange.any():
@@ -158,7 +175,7 @@ def fit_scorer(
             "fitted_on": len(fits),
             "threshold_from": len(holds),
             "defects": len(defects),
-            "notes": [*normals.notes, *doubts, f"the trunk is {trunk.source}"],
+            "notes": [*normals.notes, *said_of_size(spec, size), *doubts, f"the trunk is {trunk.source}"],
             "original": sorted({one.domain for one in normals.samples if one.domain}),
             "new": [],
         },
@@ -193,11 +210,11 @@ def _fitted_without_suspects(
     looking = network
     if not isinstance(network.head, GaussianHead) or network.head.covariance != "shared":
         looking = gaussian_beside(network, spec, stride=recipe.stride, rank=recipe.rank)
-    what = f"fit {recipe.method}"
-    _fit(looking, samples, spec, recipe, progress, what=what if looking is network else "look at good parts")
-    seen = distances_of(looking, samples, spec, what="look for defects", progress=progress)
+    what, each = f"fit {recipe.method}", tiles_each(spec, len(samples))
+    _fit(looking, samples, spec, recipe, progress, each=each, what=what if looking is network else "look at good parts")
+    seen = distances_of_pieces(looking, samples, spec, each=each, what="look for defects", progress=progress)
     assert network.rim is not None
-    strange = suspicious((seen.maps * rim_of(seen.maps, network.rim.count)).max(axis=(1, 2)))
+    strange = suspicious(seen.highest(rim_of(seen.maps, network.rim.count, seen.speaks)))
     kept = tuple(one for one, out in zip(samples, strange, strict=True) if not out)
     if trained(network):
         told = f"{recipe.model_dump_json()} {_digest(kept)} {_digest(defects)}"
@@ -206,7 +223,7 @@ def _fitted_without_suspects(
             iterations=recipe.iterations, seed=recipe.seed, resume=resume, told=told, progress=progress,
         )  # fmt: skip
     elif looking is not network or strange.any():
-        _fit(network, kept, spec, recipe, progress, what=what)
+        _fit(network, kept, spec, recipe, progress, each=each, what=what)
     if not strange.any():
         return samples, ()
     doubt = f"{named(samples, strange)} lie far beyond the other good parts and are not fitted; are they defective?"
@@ -220,26 +237,37 @@ def _fit(
     recipe: ScorerRecipe,
     progress: Progress,
     *,
+    each: int | None,
     what: str,
 ) -> None:
     stages, stride = network.stages, recipe.stride
-    done = 0
     with torch.no_grad():
 
-        def maps_of(images: Image) -> Tensor:
-            return joined_maps(stages(normalised(images, spec)), stages.strides, stride)
+        def seen_of(batch: Batch) -> tuple[Tensor, Tensor | None]:
+            maps = joined_maps(stages(normalised(batch.images, spec)), stages.strides, stride)
+            # what another tile speaks for is seen there, and padding is no part
+            return maps, None if batch.speaks.all() else torch.from_numpy(batch.speaks)
 
-        mean, scale = channel_scale(maps_of(images) for images in batches(samples[:FIRST], spec))
+        first = batches(samples[:FIRST], spec, stride=stride, each=each)
+        mean, scale = channel_scale(_rows(*seen_of(batch)) for batch in first)
         fit: GaussianFit | PatchCoreFit
         if isinstance(network.head, GaussianHead):
             fit = GaussianFit(network.head, scale, seed=recipe.seed)
         else:
             fit = PatchCoreFit(cast(PatchCoreHead, network.head), scale, mean, seed=recipe.seed)
-        for images in batches(samples, spec):
-            fit.see(maps_of(images))
-            done += len(images)
-            progress(what, done, len(samples), {})
+        for batch in batches(samples, spec, stride=stride, each=each):
+            maps, speaks = seen_of(batch)
+            if isinstance(fit, GaussianFit):
+                fit.see(maps, speaks)
+            else:
+                fit.see(_rows(maps, speaks))
+            progress(what, int(batch.pictures[-1]) + 1, len(samples), {})
         fit.finish()
+
+
+def _rows(maps: Tensor, speaks: Tensor | None) -> Tensor:
+    """``(1, D, 1, n)``: of ``(N, D, h, w)`` the n cells that speak; all as they are where all do."""
+    return maps if speaks is None else maps.permute(0, 2, 3, 1)[speaks].T[None, :, None]
 
 
 def _taught_by(defects: Sequence[Sample]) -> str:
@@ -254,12 +282,12 @@ def _started(
 ) -> tuple[PreprocessSpec, dict[str, Any], Lent]:
     """Preprocessing, the factory's arguments, and the trunk."""
     trunk = lent_trunk(lent, recipe.backbone, None if recipe.weights is None else Path(recipe.weights))
-    ratio = min(4.0, max(0.25, size[1] / size[0]))
-    across = max(32, 32 * round(recipe.side_px * ratio**0.5 / 32))
-    down = max(32, 32 * round(recipe.side_px / ratio**0.5 / 32))
-    place: dict[str, Any] = {"height": down, "width_px": across, "stride": recipe.stride, "rim": True}
+    spec = spec_of(recipe, size, trunk)
+    place: dict[str, Any] = {
+        "height": spec.height, "width_px": spec.width, "stride": recipe.stride, "rim": True,
+    }  # fmt: skip
     place["smooth"] = recipe.method in SMOOTHED
-    cells = (down // recipe.stride) * (across // recipe.stride)
+    cells = math.prod(grid_of(spec, *size, (spec.height // recipe.stride, spec.width // recipe.stride)))
     common: dict[str, Any] = {"method": recipe.method, **place, **trunk.arguments}
     by_method: dict[str, dict[str, Any]] = {
         "gaussian": {"covariance": recipe.covariance},
@@ -268,17 +296,6 @@ def _started(
         "supersimple": {},
     }
     options = by_method[recipe.method]
-    # padding would be strange in every picture, and elsewhere in each where they are of several sizes
-    spec = PreprocessSpec(
-        width=across,
-        height=down,
-        mean=trunk.mean,
-        std=trunk.std,
-        colour=trunk.colour,
-        resize="stretch",
-        sampling=recipe.sampling,
-        defect_px=recipe.defect_px,
-    )
     probe = scorer_network(**{**common, "rank": 1}, **_tiny(options))
     rank = min(recipe.rank, sum(probe.stages.channels))
     return spec, {**common, **options, "rank": rank}, trunk

@@ -122,35 +122,38 @@ class GaussianFit:
         width = len(scale)
         self._shared = head.covariance == "shared"
         self._q = orthogonal(width, head.rank, seed=seed)
-        self._pictures = 0
         (h, w), b = head.grid, head.side
         places, inner = (1, width) if self._shared else (h * w // b**2, head.rank)
+        self._count = torch.zeros(places, 1, dtype=torch.float64)
         self._sum = torch.zeros(places, inner, dtype=torch.float64)
         square = (places, inner) if head.covariance == "diagonal" else (places, inner, inner)
         self._squares = torch.zeros(*square, dtype=torch.float64)
         # sums of squares lose digits when the mean is large, so they are taken about the first picture's mean
         self._about: Tensor | None = None
 
-    def see(self, maps: Tensor) -> None:
-        """Normals, ``(N, D, h, w)`` of ``joined_maps``."""
+    def see(self, maps: Tensor, speaks: Tensor | None = None) -> None:
+        """Normals, ``(N, D, h, w)`` of ``joined_maps``; of tiles ``(N, h, w)`` which cells count, else all do."""
         rows = (maps.double() * self._scale[:, None, None]).permute(0, 2, 3, 1)
         if not self._shared:
             rows = rows @ self._q
+        counted = torch.ones_like(rows[..., :1]) if speaks is None else speaks[..., None].to(rows.dtype)
         if self._about is None:
             self._about = rows.mean(dim=(0, 1, 2))
-        rows = rows - self._about
-        self._pictures += len(rows)
-        n, h, w, d = rows.shape
-        b = self._head.side
-        if self._shared:
-            cells = rows.reshape(1, -1, d)
-        else:
-            cells = rows.reshape(n, h // b, b, w // b, b, d).permute(1, 3, 0, 2, 4, 5).reshape(-1, n * b * b, d)
+        rows = (rows - self._about) * counted
+        self._count += self._by_place(counted).sum(dim=1)
+        cells = self._by_place(rows)
         self._sum += cells.sum(dim=1)
         if self._head.covariance == "diagonal":
             self._squares += (cells * cells).sum(dim=1)
         else:
             self._squares += cells.mT @ cells
+
+    def _by_place(self, rows: Tensor) -> Tensor:
+        """``(N, h, w, d)`` to ``(places, n, d)``."""
+        (n, h, w, d), b = rows.shape, self._head.side
+        if self._shared:
+            return rows.reshape(1, -1, d)
+        return rows.reshape(n, h // b, b, w // b, b, d).permute(1, 3, 0, 2, 4, 5).reshape(-1, n * b * b, d)
 
     def finish(self) -> None:
         """Put what was seen into the head.
@@ -159,29 +162,30 @@ class GaussianFit:
             RangeError: Nothing was seen, or features do not vary at all.
         """
         head, q = self._head, self._q
-        if not self._pictures or self._about is None:
+        n = self._count
+        if not n.any() or self._about is None:
             raise RangeError("no normal was seen; give at least one picture of a good part")
         d = head.rank
-        n = self._pictures * head.grid[0] * head.grid[1] // len(self._sum)
+        # where no tile spoke in a place, all places speak for it
+        whole, square = self._sum.sum(dim=0) / n.sum(), self._squares.sum(dim=0) / n.sum()
         if self._shared:
-            mean = self._sum[0] / n
-            covariance = self._squares[0] / n - torch.outer(mean, mean)
-            weight = whitening(q.T @ covariance @ q) @ q.T / d**0.5
-            _fill(head.joined, weight, -weight @ (mean + self._about), self._scale)
+            weight = whitening(q.T @ (square - torch.outer(whole, whole)) @ q) @ q.T / d**0.5
+            _fill(head.joined, weight, -weight @ (whole + self._about), self._scale)
             return
-        mean = self._sum / n
+        mean = torch.where(n > 0, self._sum / n.clamp(min=1), whole)
+        if head.covariance != "diagonal":
+            n = n[:, :, None]
+        squares = torch.where(n > 0, self._squares / n.clamp(min=1), square)
         _fill(head.joined, q.T, torch.zeros(d, dtype=torch.float64), self._scale)
         with torch.no_grad():
             head.mean.copy_(self._on_grid(mean + self._about))
             if head.covariance == "diagonal":
-                variance = (self._squares / n - mean * mean).clamp(min=0) + RIDGE
+                variance = (squares - mean * mean).clamp(min=0) + RIDGE
                 head.scale.copy_(self._on_grid(variance.rsqrt() / d**0.5))
                 return
-            covariance = self._squares / n - mean[:, :, None] * mean[:, None, :]
+            covariance = squares - mean[:, :, None] * mean[:, None, :]
             if head.covariance == "block":
-                middle = mean.mean(dim=0)
-                everywhere = (self._squares / n).mean(dim=0) - torch.outer(middle, middle)
-                covariance = (n * covariance + d * everywhere) / (n + d)
+                covariance = (n * covariance + d * (square - torch.outer(whole, whole))) / (n + d)
             head.whiten.weight.copy_((whitening(covariance) / d**0.5).reshape(-1, d, 1, 1))
 
     def _on_grid(self, values: Tensor) -> Tensor:

@@ -89,6 +89,12 @@ class ScorerNetwork(nn.Module):
         novelty = novelty if self.rim is None else self.rim(novelty)
         return NoveltyOutputs(novelty, maps[-1].mean((2, 3)))
 
+    @property
+    def stride(self) -> int:
+        """Pixels of the input a cell."""
+        head: Any = self.head
+        return int(head.stride if self.student is not None else head.joined.stride)
+
     def train(self, mode: bool = True) -> ScorerNetwork:
         """A scorer keeps its trunk's statistics, whatever is asked."""
         super().train(False)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edge_sdk.arrays import Array, Floats
+from edge_sdk.arrays import Array, Bools, Floats
 
 __all__ = ["Rim", "rim_of", "rings"]
 
@@ -48,9 +48,9 @@ class Rim(nn.Module):
     def forward(self, distances: Tensor) -> Tensor:
         return distances * self.share
 
-    def set_from(self, maps: Floats) -> None:
-        """Learn it from normals' distances, ``(N, h, w)``, as they are without it."""
-        self.share.copy_(torch.from_numpy(rim_of(maps, self.count))[None, None])
+    def set_from(self, maps: Floats, speaks: Bools | None = None) -> None:
+        """Learn it from normals' distances, ``(N, h, w)``, as they are without it; see ``rim_of``."""
+        self.share.copy_(torch.from_numpy(rim_of(maps, self.count, speaks))[None, None])
 
 
 def rings(grid: tuple[int, int], count: int) -> Array:
@@ -63,15 +63,32 @@ def rings(grid: tuple[int, int], count: int) -> Array:
     return np.asarray(np.minimum(depth, min(count, int(depth.max()))))
 
 
-def rim_of(maps: Floats, count: int) -> Floats:
+def rim_of(maps: Floats, count: int, speaks: Bools | None = None) -> Floats:
     """``(h, w)`` float32 in (0, 1]: what to multiply distances with.
 
     Args:
         maps: ``(N, h, w)`` distances of normals, N at least 1.
         count: Rings about the interior, 0 for none.
+        speaks: ``(N, h, w)`` of tiles the cells that count; without it all do.  Where some do not, a side is the
+            picture's own in some tiles and a seam in others, or has padding behind it, so each is measured apart.
     """
     ring = rings((maps.shape[1], maps.shape[2]), count)
-    usual = np.array([np.quantile(maps[:, ring == r], USUAL) for r in range(int(ring.max()) + 1)])
-    over = usual / usual[-1] if usual[-1] > 0 else np.ones_like(usual)
-    found: Floats = (1 / np.maximum(1, over))[ring].astype(np.float32)
+    if speaks is None:
+        speaks = np.ones(maps.shape, bool)
+    if not speaks.all():
+        ring = np.where(ring < ring.max(), 4 * ring + _sides(ring.shape), 4 * ring.max())
+    found: Floats = np.ones(ring.shape, np.float32)
+    inside = maps[:, ring == ring.max()][speaks[:, ring == ring.max()]]
+    usual = float(np.quantile(inside, USUAL)) if inside.size else 0.0
+    for r in np.unique(ring[ring < ring.max()]):
+        there = maps[:, ring == r][speaks[:, ring == r]]
+        if usual > 0 and there.size:
+            found[ring == r] = 1 / max(1.0, float(np.quantile(there, USUAL)) / usual)
     return found
+
+
+def _sides(grid: tuple[int, ...]) -> Array:
+    """``(h, w)`` which side is nearest: 0 top, 1 bottom, 2 left, 3 right."""
+    rows, columns = np.arange(grid[0])[:, None], np.arange(grid[1])[None]
+    away = np.broadcast_arrays(rows, grid[0] - 1 - rows, columns, grid[1] - 1 - columns)
+    return np.asarray(np.stack(away).argmin(axis=0))

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from edge_sdk.arrays import Floats
+from edge_sdk.arrays import Bools, Floats, Image
 from edge_sdk.quality.datasets import Sample, picture_size, read_mask
 from edge_sdk.vision.preprocess import PreprocessSpec, cells_of_mask
+from training.data.tiles import grid_of
 from training.data.views import CELL_COVERED, normalised
-from training.scorers.distances import SIZE, batches
 from training.scorers.embedding import channel_scale, joined_maps
 from training.scorers.gaussian import GaussianHead
 from training.scorers.network import ScorerNetwork
+from training.scorers.pieces import SIZE, Batch, batches, tiles_each
 from training.scorers.stfpm import StudentHead, fit_student
 from training.scorers.supersimple import SuperSimpleHead, Taught, fit_supersimple
 from training.train import Progress
 
-__all__ = ["gaussian_beside", "train_heads", "trained"]
+__all__ = ["gaussian_beside", "teaching", "train_heads", "trained"]
 
 POOL_BYTES = 256 * 2**20
 """Of pictures, or of their features, that a training draws from; of more a part is taken by lot."""
@@ -69,50 +70,82 @@ def train_heads(
     chance = np.random.default_rng([seed, 19])
     if isinstance(head, StudentHead):
         assert student is not None  # what has this head has a student
-        pool = _pool(samples, 3 * spec.height * spec.width, chance)
-        images = np.concatenate(list(batches(pool, spec)))
+        seen = _pool(samples, 3 * spec.height * spec.width, spec, network.stride, chance)
+        images = np.concatenate([batch.images for batch in seen])
         fit_student(
             stages, student, head, images, spec,
             iterations=iterations, seed=seed, resume=resume, told=told, progress=progress,
         )  # fmt: skip
         return
     assert isinstance(head, SuperSimpleHead)
-    grid = (spec.height // head.joined.stride, spec.width // head.joined.stride)
+    grid = (spec.height // network.stride, spec.width // network.stride)
     bytes_each = 4 * sum(stages.channels) * grid[0] * grid[1]
 
-    def features(of: Sequence[Sample]) -> Tensor:
+    def features(of: Iterable[Image]) -> Tensor:
         with torch.no_grad():
             found = [
-                joined_maps(stages(normalised(images, spec)), stages.strides, head.joined.stride)
-                for images in batches(of, spec)
+                joined_maps(stages(normalised(images, spec)), stages.strides, network.stride) for images in of
             ]
         return torch.cat(found) if found else torch.zeros(0, sum(stages.channels), *grid)
 
-    good = features(_pool(samples, bytes_each, chance))
+    good = features(batch.images for batch in _pool(samples, bytes_each, spec, network.stride, chance))
     mean, scale = channel_scale(iter(torch.split(good, SIZE)))
 
     def standardised(maps: Tensor) -> Tensor:
         return (maps - mean[:, None, None].float()) * scale[:, None, None].float()
 
-    bad = _pool(defects, bytes_each, chance)
-    masks, known = _masks(bad, spec, grid)
+    shown, masks, known = _defects(defects, bytes_each, spec, network.stride, chance)
     fit_supersimple(
-        head, Taught(standardised(good), standardised(features(bad)), masks, known), mean, scale,
+        head, Taught(standardised(good), standardised(features(shown)), masks, known), mean, scale,
         iterations=iterations, seed=seed, resume=resume, told=told, progress=progress,
     )  # fmt: skip
 
 
-def _pool(samples: Sequence[Sample], bytes_each: int, chance: np.random.Generator) -> list[Sample]:
-    chosen = chance.permutation(len(samples))[: max(SIZE, POOL_BYTES // bytes_each)]
-    return [samples[n] for n in sorted(chosen)]
+def teaching(defects: Sequence[Sample], spec: PreprocessSpec) -> tuple[Sample, ...]:
+    """Those that a scorer can learn from: where pictures are cut into tiles, those with a mask, since nothing else
+    says which tile shows the defect."""
+    return tuple(one for one in defects if spec.tile_overlap_px is None or one.mask is not None)
 
 
-def _masks(samples: Sequence[Sample], spec: PreprocessSpec, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """``(m, h, w)`` in {0, 1}, and ``(m,)`` whether somebody drew it and something of it is left on the grid."""
-    found: list[Floats] = []
-    for one in samples:
-        mask = read_mask(one, picture_size(one.path))
-        covered = np.zeros(grid) if mask is None else cells_of_mask(mask > 0, spec, grid)
-        found.append(np.asarray(covered >= CELL_COVERED, np.float32))
-    masks = torch.from_numpy(np.stack(found)) if found else torch.zeros(0, *grid)
-    return masks, masks.amax((1, 2)) > 0
+def _pool(
+    samples: Sequence[Sample], bytes_each: int, spec: PreprocessSpec, stride: int, chance: np.random.Generator
+) -> Iterator[Batch]:
+    most = max(SIZE, POOL_BYTES // bytes_each)
+    chosen = sorted(chance.permutation(len(samples))[:most])
+    each = tiles_each(spec, len(chosen))
+    if each is not None:
+        each = min(each, max(1, most // max(len(chosen), 1)))
+    return batches([samples[n] for n in chosen], spec, stride=stride, each=each)
+
+
+def _defects(
+    samples: Sequence[Sample], bytes_each: int, spec: PreprocessSpec, stride: int, chance: np.random.Generator
+) -> tuple[list[Image], Tensor, Tensor]:
+    """Batches of inputs; ``(m, h, w)`` in {0, 1} where the defect is; and ``(m,)`` whether somebody drew it and
+    something of it is left on the grid.  Of tiles those in which some of it lies."""
+    grid = (spec.height // stride, spec.width // stride)
+    most = max(SIZE, POOL_BYTES // bytes_each)
+    of = [samples[n] for n in sorted(chance.permutation(len(samples))[:most])]
+    wholes = [_covered(one, spec, grid) for one in of]
+    shown: list[Image] = []
+    masks: list[Floats] = []
+    for batch in batches(of, spec, stride=stride) if of else ():
+        pairs = zip(batch.pictures, batch.corners, strict=True)
+        covered = np.stack([wholes[n][row : row + grid[0], column :][:, : grid[1]] for n, (row, column) in pairs])
+        covered = np.where(batch.speaks, covered, 0)
+        taken: Bools = np.ones(len(covered), np.bool_)
+        if spec.tile_overlap_px is not None:
+            taken &= covered.any(axis=(1, 2))
+        taken[max(0, most - len(masks)) :] = False
+        if taken.any():
+            shown.append(batch.images[taken])
+            masks += [np.asarray(one >= CELL_COVERED, np.float32) for one in covered[taken]]
+    found = torch.from_numpy(np.stack(masks)) if masks else torch.zeros(0, *grid)
+    return shown, found, found.amax((1, 2)) > 0
+
+
+def _covered(sample: Sample, spec: PreprocessSpec, grid: tuple[int, int]) -> Floats:
+    """Of a whole picture's cells the share that its mask covers; 0 without one."""
+    height, width = picture_size(sample.path)
+    whole, mask = grid_of(spec, height, width, grid), read_mask(sample, (height, width))
+    return np.zeros(whole, np.float32) if mask is None else cells_of_mask(mask > 0, spec, whole)
