@@ -36,6 +36,8 @@ def pictures_in(folder: Path) -> tuple[Sample, ...]:
     if folder.is_dir() and not _says_what_it_holds(folder):
         plain = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
         named = sorted((path.relative_to(folder).as_posix(), path) for path in plain)
+        # what systems and viewers hide is theirs: macOS' ._001.png is no picture
+        named = [(name, path) for name, path in named if not any(part.startswith(".") for part in Path(name).parts)]
         samples = tuple(Sample(path=path, image=name, label="") for name, path in named)
     else:
         dataset: Dataset = load_dataset(folder)

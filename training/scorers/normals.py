@@ -38,6 +38,8 @@ FEWEST = 8
 """Good parts below which nothing is fitted: a covariance of fewer says little of the next part."""
 NEARLY = 0.1
 """Share by which a side may differ, as where parts were cut out by hand."""
+SHOWN = 3
+"""Folders that a sentence names."""
 FITTED = 0.5
 """Share of the parts that fit; the others set the threshold."""
 
@@ -56,7 +58,8 @@ class Normals:
 
 
 def normals_in(folder: Path, *, seed: int = 0) -> Normals:
-    """The good parts of a folder: of a data set those labelled healthy, of a plain folder all.
+    """The good parts of a folder: of a data set those labelled healthy; of a plain folder those in folders named so, or
+    all where there is none.
 
     Of a set that has defects too, its part test is left to whoever evaluates, see ``held_back``.
 
@@ -91,6 +94,9 @@ def normals_in(folder: Path, *, seed: int = 0) -> Normals:
             notes.append(f"{len(healthy) - len(given)} good parts belong to the set's part test and are left out")
             healthy = given
         samples = healthy
+    else:
+        samples, said = _of_good_folders(samples)
+        notes += said
     once = {sha256_file(one.path): one for one in reversed(samples)}.values()
     copies = len(samples) - len(once)
     if copies:
@@ -105,6 +111,27 @@ def normals_in(folder: Path, *, seed: int = 0) -> Normals:
             "and 200 for a threshold that means something"
         )
     return Normals(folder, samples, tuple(notes), defects)
+
+
+def _of_good_folders(samples: tuple[Sample, ...]) -> tuple[tuple[Sample, ...], list[str]]:
+    """Of a plain folder with others in it: where one is named ``good`` or alike its pictures alone, else all."""
+    folders = {one.image: Path(one.image).parent.as_posix() for one in samples}
+    named = {
+        folder for folder in folders.values() if {part.casefold() for part in Path(folder).parts} & {*DEFAULT_HEALTHY}
+    }
+    others = sorted({folder for folder in folders.values() if folder not in named})
+    if named and others:
+        good = tuple(one for one in samples if folders[one.image] in named)
+        told = ", ".join("the folder itself" if folder == "." else folder for folder in others[:SHOWN])
+        more = ", …" if len(others) > SHOWN else ""
+        taken, left = ", ".join(sorted(named)[:SHOWN]), len(samples) - len(good)
+        return good, [
+            f"{left} pictures lie elsewhere than in {taken} ({told}{more}) and are left out; give a folder of good "
+            "parts alone if they are good"
+        ]
+    if len(others) > 1:
+        return samples, [f"the pictures of {len(others)} folders are all taken for good parts"]
+    return samples, []
 
 
 def check_not_blank(samples: Sequence[Sample], root: Path) -> None:
