@@ -128,15 +128,11 @@ def train(
         "gap_on": None if gap_on is None else gap_on.value,
         "trunk": None if trunk is None else trunk.value,
         "head": None if head is None else head.value,
-        "side_px": side,
-        **cut,
-        "width": width,
+        "side_px": side, **cut, "width": width, "iterations": iterations,
         "start": None if start is None else str(start),
         "frozen": None if whole is None else not whole,
-        "iterations": iterations,
-        "jitter": False if no_jitter else None,
-        "masks": "required" if masks_required else None,
-    }
+        "jitter": False if no_jitter else None, "masks": "required" if masks_required else None,
+    }  # fmt: skip
     with refusals():
         check_flags(
             method,

@@ -21,7 +21,16 @@ from edge_sdk.arrays import Array, Floats, Image
 from edge_sdk.detections import Detections
 from edge_sdk.errors import ShapeError
 from edge_sdk.vision.boxes import overlaps
-from edge_sdk.vision.preprocess import Adjustment, PreprocessSpec, fitted, geometry, normalised, shown, tiled
+from edge_sdk.vision.preprocess import (
+    Adjustment,
+    PreprocessSpec,
+    fitted,
+    geometry,
+    normalised,
+    shown,
+    tiled,
+    valid_cells,
+)
 
 __all__ = ["Tile", "joined_over_seams", "outputs_of_frame", "pictures_of_frame", "tiles_of"]
 
@@ -96,10 +105,10 @@ def outputs_of_frame(
         adjust: The station's gain and offset; none as a rule.
 
     Returns:
-        The graph's outputs of the whole frame: ``cells`` or ``novelty`` ``(1, K, h, w)`` of all its cells; ``boxes``
-        ``(1, A, 4)`` in input pixels at the frame's scale, with ``scores`` ``(1, A, K)``, of the anchors of all tiles,
-        tile by tile, where those that another tile speaks for score nothing; ``feature`` ``(1, F)`` the mean over
-        tiles.  Without tiles they are the graph's own.
+        The graph's outputs of the whole frame: ``cells`` or ``novelty`` ``(1, K, h, w)`` of all its cells, of which
+        ``novelty`` is 0 behind the frame's border; ``boxes`` ``(1, A, 4)`` in input pixels at the frame's scale, with
+        ``scores`` ``(1, A, K)``, of the anchors of all tiles, tile by tile, where those that another tile speaks for
+        score nothing; ``feature`` ``(1, F)`` the mean over tiles.  Without tiles they are the graph's own.
 
     Raises:
         ShapeError: The picture is not ``(H, W, 3)`` uint8, or the network's cells do not fit the tiles.
@@ -161,6 +170,9 @@ def _map(
         left, right = lefts[tile.column], lefts[tile.column + 1]
         y, x = tile.top // cell[0], tile.left // cell[1]
         whole[:, :, top:bottom, left:right] = part[:, :, top - y : bottom - y, left - x : right - x]
+    if name == "novelty":
+        # no scorer has seen padding as a part, and it would be the strangest place of every frame
+        whole[:, :, ~valid_cells(spec, height, width, (whole.shape[2], whole.shape[3]))] = 0
     return whole
 
 
