@@ -19,7 +19,7 @@ SIZE = 8
 """Pictures a batch, at most: memory does not grow with their number, nor, …"""
 BATCH_PIXELS = 2**20
 """… beyond one picture, with their size: pixels of the network's input a batch."""
-TILES = 2048
+TILES = 1024
 """Tiles that are fitted on, about: more of one line's parts say little new, and cost minutes."""
 
 

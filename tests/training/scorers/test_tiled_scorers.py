@@ -137,7 +137,7 @@ def test_tiles_are_drawn_by_lot_and_alike_whatever_pictures_come_with_them(good:
     assert len(some) == 12 and set(some) < set(corners(samples, None))
     assert corners(samples[2:], 3) == some[6:]
     assert len({place[1:] for place in some}) > 3
-    assert tiles_each(spec, 100) == 20 and tiles_each(replace(spec, tile_overlap_px=None), 100) is None
+    assert tiles_each(spec, 100) == 10 and tiles_each(replace(spec, tile_overlap_px=None), 100) is None
 
 
 @pytest.mark.parametrize("covariance", ["shared", "block", "position", "diagonal"])
