@@ -32,8 +32,8 @@ from training.recipe import Recipe
 from training.scorers.network import FACTORY as SCORER
 from training.train import Progress, quiet
 
-__all__ = ["DEFAULT", "LEAST", "TRANSFERS", "UNTRAINED", "Transfer", "check_cells", "default_of", "transfer",
-           "transfer_moments"]  # fmt: skip
+__all__ = ["DEFAULT", "FROZEN", "LEAST", "TRAINED", "TRANSFERS", "UNTRAINED", "Transfer", "candidates_of",
+           "check_cells", "default_of", "transfer", "transfer_moments"]  # fmt: skip
 
 TRANSFERS = {
     "source": direct,
@@ -49,6 +49,10 @@ TRANSFERS = {
 UNTRAINED = ("source", "statistics")
 """Which need the new line's normals and nothing of the original line."""
 DEFAULT = "statistics"
+TRAINED = ("nrbn", "statistics", "contrastive", "mixed")
+"""Of an encoder that learns, the best first."""
+FROZEN = ("mixed", "contrastive")
+"""Of a frozen trunk, where nrbn is mixed."""
 LEAST = 2
 """Normals of a new line."""
 KEPT_BACK = 3
@@ -83,6 +87,14 @@ def default_of(checkpoint: Checkpoint) -> str:
     return "source" if checkpoint.network.frozen else DEFAULT
 
 
+def candidates_of(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Among which an audit chooses where no method is named, and the first of which it leaves for a good reason alone.
+
+    The order is what the figures speak for (docs/explanation/lines-without-defects.md).
+    """
+    return FROZEN if checkpoint.network.frozen else TRAINED
+
+
 def transfer(
     checkpoint: Checkpoint,
     normals: Views,
@@ -104,7 +116,7 @@ def transfer(
         checkpoint: Of the original line.
         normals: Healthy pictures of the new line.
         recipe: Of what is trained.
-        methods: Names of ``TRANSFERS``; of several the audit chooses.
+        methods: Names of ``TRANSFERS``, the preferred first; of several the audit chooses.
         original: The original line with its labelled training pictures, where anything is trained.
         audit: Labelled pictures of the new line, at most ``normals_choice.MOST``, none of which is in ``normals``.
         name: Of the new line.

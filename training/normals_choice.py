@@ -5,11 +5,12 @@ An audit is drawn by lot from what is there to train with, whatever any model sa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from edge_sdk.arrays import Array
 from edge_sdk.errors import DatasetError
 from edge_sdk.quality.datasets import Line, Sample
 from edge_sdk.quality.measures import auroc
@@ -17,10 +18,12 @@ from training.checkpoint import Checkpoint
 from training.data.views import Views
 from training.lines import predicted
 
-__all__ = ["MOST", "Choice", "audit_drawn", "chosen_by_audit"]
+__all__ = ["MOST", "Choice", "audit_drawn", "chosen_by_audit", "standard_error"]
 
 MOST = 30
 """Pictures of an audit: a few minutes of an operator."""
+FEWEST = 5
+"""Pictures of a kind below which no method is told from another."""
 LEFT = 3
 """One picture in so many of part train, at most: the others are there to train with."""
 
@@ -72,7 +75,15 @@ def audit_drawn(line: Line, *, seed: int, most: int = MOST) -> tuple[Sample, ...
 
 
 def chosen_by_audit(made: Mapping[str, Checkpoint], audit: Views, *, name: str = "new") -> Choice:
-    """The method that ranks the audit's pictures best; of equals the first.
+    """The method named first, unless another one ranks the audit's pictures better by more than chance would.
+
+    Thirty pictures tell little: the difference of two AUROC on them has a standard error of about 0.1, so that the best
+    of several would mostly be the luckiest.  The best is taken where its AUROC is above the first one's by more than
+    one standard error of that difference, and never with fewer than ``FEWEST`` pictures of a kind.
+
+    ``s^2 = var_i(a_i - b_i) / m + var_j(a_j - b_j) / n`` over m defective pictures i and n healthy ones j, where
+    ``a_i`` and ``b_i`` are the shares of healthy pictures that i stands above by either method, ``a_j`` and ``b_j``
+    those of defective ones that stand above j; equal scores count half.
 
     Args:
         made: By method, in order of preference, each with the line.
@@ -81,6 +92,10 @@ def chosen_by_audit(made: Mapping[str, Checkpoint], audit: Views, *, name: str =
 
     Raises:
         DatasetError: The audit holds more than ``MOST`` pictures, or none.
+
+    Reference:
+        DeLong, DeLong and Clarke-Pearson, Comparing the areas under two or more correlated receiver operating
+        characteristic curves, Biometrics 1988.
     """
     if not 0 < audit.count <= MOST:
         raise DatasetError(f"the audit holds {audit.count} pictures; give 1 to {MOST}, drawn by lot from the new line")
@@ -91,22 +106,44 @@ def chosen_by_audit(made: Mapping[str, Checkpoint], audit: Views, *, name: str =
         what = "defective" if defective else "healthy"
         why = f"all {count} pictures of the audit are {what}, so nothing tells the methods apart: {first}, named first"
         return Choice(first, why, found, count, defective)
-    scores = {method: _auroc(one, audit, name) for method, one in made.items()}
-    found = {method: round(score, 4) for method, score in scores.items()}
-    best = max(scores, key=lambda method: scores[method])
-    why = (
-        f"{best} ranks the audit's {count} pictures best, {defective} of them defective: AUROC {scores[best]:.2f}"
-        + _others(scores, best)
-    )
+    truth = audit.shown_defective
+    scores = {method: _scores(one, audit, name) for method, one in made.items()}
+    areas = {method: auroc(one, truth) for method, one in scores.items()}
+    found = {method: round(area, 4) for method, area in areas.items()}
+    best = max(areas, key=lambda method: areas[method])
+    told = f"AUROC on the audit's {count} pictures, {defective} of them defective: "
+    told += ", ".join(f"{method} {area:.2f}" for method, area in areas.items())
+    if best == first:
+        return Choice(first, f"{first} ranks best; {told}", found, count, defective)
+    if min(defective, count - defective) < FEWEST:
+        why = f"fewer than {FEWEST} of a kind are too few to leave {first}, named first; {told}"
+        return Choice(first, why, found, count, defective)
+    error = standard_error(scores[best], scores[first], truth)
+    if areas[best] - areas[first] <= error:
+        why = f"{best} is better than {first}, named first, by no more than chance ({error:.2f}) makes it; {told}"
+        return Choice(first, why, found, count, defective)
+    why = f"{best} ranks better than {first}, named first, by more than chance ({error:.2f}) makes it; {told}"
     return Choice(best, why, found, count, defective)
 
 
-def _auroc(checkpoint: Checkpoint, audit: Views, name: str) -> float:
+def standard_error(one: Array, other: Array, truth: Array) -> float:
+    """Of the difference of two AUROC on the same pictures; see ``chosen_by_audit``.
+
+    Args:
+        one: ``(N,)`` scores, and ``other``.
+        truth: ``(N,)`` bool, two or more of each kind.
+    """
+    apart = _above(one, truth) - _above(other, truth)
+    return float(np.sqrt(apart.mean(1).var(ddof=1) / apart.shape[0] + apart.mean(0).var(ddof=1) / apart.shape[1]))
+
+
+def _above(scores: Array, truth: Array) -> Array:
+    """``(m, n)``: 1 where a defective picture stands above a healthy one, a half where they are equal."""
+    high, low = scores[truth > 0][:, None], scores[truth == 0][None]
+    return np.asarray((high > low) + 0.5 * (high == low))
+
+
+def _scores(checkpoint: Checkpoint, audit: Views, name: str) -> Array:
     logits, _ = predicted(checkpoint.network, checkpoint.line(name).statistics, audit.images, checkpoint.preprocess)
-    shown = np.where(audit.valid[:, None], logits, -np.inf).max(axis=(1, 2, 3))
-    return auroc(audit.of_pictures(shown), audit.shown_defective)
-
-
-def _others(scores: Mapping[str, float], best: str) -> str:
-    said: Sequence[str] = [f"{name} {score:.2f}" for name, score in scores.items() if name != best]
-    return f" ({', '.join(said)})" if said else ""
+    found: Array = audit.of_pictures(np.where(audit.valid[:, None], logits, -np.inf).max(axis=(1, 2, 3)))
+    return found

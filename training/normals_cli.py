@@ -36,7 +36,7 @@ def transfer(
         list[str] | None,
         typer.Option(
             "--method",
-            help="statistics if not given, with a frozen trunk source; repeat to let the audit choose among several.",
+            help="statistics if not given, with a frozen trunk source; with --audit and --data several, or repeat it.",
         ),
     ] = None,
     audit: Annotated[

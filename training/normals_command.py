@@ -17,7 +17,16 @@ from edge_sdk.quality.pictures import SUFFIXES
 from training.checkpoint import Checkpoint, check_place, load_checkpoint, save_checkpoint
 from training.data.views import Views, batches_of, views_of
 from training.moments import load_moments, moments_of, pooled, save_moments
-from training.normals import DEFAULT, UNTRAINED, Transfer, check_cells, default_of, transfer, transfer_moments
+from training.normals import (
+    DEFAULT,
+    UNTRAINED,
+    Transfer,
+    candidates_of,
+    check_cells,
+    default_of,
+    transfer,
+    transfer_moments,
+)
 from training.normals_choice import MOST, audit_drawn
 from training.outcome import Work, write_transferred
 from training.scorers.normals import check_no_defect
@@ -82,7 +91,8 @@ def run(asked: Asked, work: Work) -> dict[str, Any]:
         said |= {"moments": str(asked.moments), "under": asked.under or "own"}
     if asked.out is None:
         return {**said, "took_s": round(time.monotonic() - began, 2)}
-    methods = config.methods or (default_of(base),)
+    unnamed = (default_of(base),) if audit is None or lines is None else candidates_of(base)
+    methods = config.methods or unnamed
     original = None
     if set(methods) - set(UNTRAINED) and lines is not None:
         line = lines.original

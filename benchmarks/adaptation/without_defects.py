@@ -45,7 +45,7 @@ ABLATIONS = ("contrastive-cross", "contrastive-joint", "triplet")
 ABLATED = 2
 """So many of the synthetic seeds show the ablations too."""
 CANDIDATES = ("nrbn", "contrastive", "statistics", BASELINE)
-"""Of the audit; of equals the first is taken, and where it shows one kind of picture alone."""
+"""Of the audit, which leaves the first for a good reason alone; on a frozen trunk that is mixed by another name."""
 ORACLE = "oracle"
 SCRATCH, PRETRAINED = "slim", "mobilenetv2"
 """The bounds are on the first, whose encoder the methods train; the second is frozen and stands beside it."""
@@ -225,7 +225,8 @@ def result_of(
             f"the ablations {', '.join(ABLATIONS)} were run on the first {ABLATED} seeds alone, and compared on these",
             "the audit is drawn by lot from the new line's part train, at most 30 pictures and a third of it; none is "
             "a test picture or trained on (training/normals_choice.py refuses more, and any test picture); "
-            f"it chooses among {', '.join(CANDIDATES)}",
+            f"it chooses among {', '.join(CANDIDATES)}, and leaves the first only for one that is better by more than "
+            "a standard error",
             "pairs and the reasons for them stand in the module and were named before a figure of them was looked at: "
             + "; ".join(f"{pair.name}: {pair.why}" for pair in PAIRS),
             "after Holm: step-down over the pairs, each interval at the level that its rank leaves",

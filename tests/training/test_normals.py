@@ -10,19 +10,30 @@ import onnxruntime
 import pytest
 import torch
 
+from edge_sdk.arrays import Array
 from edge_sdk.errors import ConfigError, DatasetError, RangeError
 from edge_sdk.quality.datasets import Dataset, Line, Lines, lines_of, load_dataset
 from edge_sdk.quality.thresholds import healthy_band
 from export.exporting import export_checkpoint
 from tests.training.drawn import SMALL, write_set
+from training import normals_choice
 from training.checkpoint import Checkpoint, digest_of, load_checkpoint, save_checkpoint
 from training.data.views import Views, normalised, views_of
 from training.lines import predicted
 from training.moments import moments_of, pooled
 from training.networks.cellnet import cell_network
 from training.networks.referenced import normal_rows, ordinary, referenced
-from training.normals import TRANSFERS, UNTRAINED, _band_of_units, default_of, transfer, transfer_moments
-from training.normals_choice import audit_drawn, chosen_by_audit
+from training.normals import (
+    FROZEN,
+    TRANSFERS,
+    UNTRAINED,
+    _band_of_units,
+    candidates_of,
+    default_of,
+    transfer,
+    transfer_moments,
+)
+from training.normals_choice import Choice, audit_drawn, chosen_by_audit, standard_error
 from training.statistics import own_weights
 from training.train import train
 
@@ -147,6 +158,8 @@ def test_a_frozen_trunk_keeps_its_normalisations_by_default(source: Checkpoint) 
     assert default_of(source) == "statistics"
     frozen = replace(source, network=cell_network(width=0.125, frozen=True))
     assert default_of(frozen) == "source"
+    assert candidates_of(frozen) == FROZEN
+    assert candidates_of(source)[0] == "nrbn"
 
 
 def test_a_threshold_counts_groups_of_normals_and_not_their_pictures(source: Checkpoint, lines: Lines) -> None:
@@ -170,23 +183,51 @@ def test_a_group_stays_below_the_threshold_with_its_highest_picture() -> None:
     assert _band_of_units(maxima, [str(n) for n in range(20)]).pass_below[0] == pytest.approx(maxima[18, 0], abs=1e-4)
 
 
-def test_the_audit_takes_what_ranks_best_and_says_so(source: Checkpoint, lines: Lines) -> None:
+def test_the_audit_leaves_the_first_for_a_good_reason_alone(
+    source: Checkpoint, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = views(source, lines.new[0])
-    given = (lines.original, views(source, lines.original))
-    audit, rest = whole.taken(np.arange(8)), whole.taken(np.arange(8, len(whole)))
-    found = transfer(
-        source, rest.taken(~rest.defective), BRIEF, methods=["source", "nrbn"], original=given, audit=audit
-    )
-    said = found.choice
-    assert said is not None
-    assert found.method == said.method == max(said.auroc, key=lambda name: said.auroc[name] or 0)
-    assert (said.pictures, said.defective) == (8, int(audit.defective.sum()))
-    assert said.method in said.why
-    assert "8 pictures" in said.why
-    healthy = audit.taken(~audit.defective)
-    other = chosen_by_audit(found.methods, healthy)
-    assert other.method == "source"
-    assert "are healthy, so nothing tells the methods apart" in other.why
+    first, other = (source.with_line("new", source.line("original")) for _ in range(2))
+    defective, healthy = np.flatnonzero(whole.defective), np.flatnonzero(~whole.defective)
+
+    def chosen(high: int, low: int, wrong: int) -> Choice:
+        """The other method ranks all pictures well, the first puts so many defective ones below all healthy ones."""
+        audit = whole.taken(np.r_[defective[np.arange(high) % len(defective)], healthy[np.arange(low) % len(healthy)]])
+        audit = replace(audit, names=tuple(map(str, range(high + low))), units=tuple(map(str, range(high + low))))
+        good = audit.shown_defective + np.linspace(0, 0.5, high + low)
+        bad = good - 2.0 * (np.arange(high + low) < wrong)
+        monkeypatch.setattr(normals_choice, "_scores", lambda one, *_: bad if one is first else good)
+        return chosen_by_audit({"nrbn": first, "mixed": other}, audit)
+
+    sure = chosen(8, 8, 6)
+    assert (sure.method, sure.pictures, sure.defective) == ("mixed", 16, 8)
+    assert "mixed ranks better than nrbn, named first, by more than chance" in sure.why
+    assert "16 pictures, 8 of them defective: nrbn 0.25, mixed 1.00" in sure.why
+    unsure = chosen(8, 8, 1)
+    assert unsure.method == "nrbn"
+    assert "by no more than chance (0.12) makes it" in unsure.why
+    few = chosen(4, 8, 4)
+    assert few.method == "nrbn"
+    assert "fewer than 5 of a kind are too few to leave nrbn, named first" in few.why
+    assert chosen(8, 8, 0).why.startswith("nrbn ranks best")
+    alone = chosen_by_audit({"nrbn": first, "mixed": other}, whole.taken(healthy[:3]))
+    assert alone.method == "nrbn"
+    assert "are healthy, so nothing tells the methods apart" in alone.why
+
+
+def test_the_error_of_a_difference_agrees_with_the_printed_equation() -> None:
+    chance = np.random.default_rng(5)
+    one, other = chance.integers(0, 6, (2, 30)).astype(float)
+    truth = np.arange(30) < 11
+
+    def share(scores: Array, n: int, *, among: Array, sign: float) -> float:
+        return float(np.mean([(sign * (scores[n] - scores[m]) > 0) + 0.5 * (scores[n] == scores[m]) for m in among]))
+
+    high, low = np.flatnonzero(truth), np.flatnonzero(~truth)
+    of_high = [share(one, n, among=low, sign=1) - share(other, n, among=low, sign=1) for n in high]
+    of_low = [share(one, n, among=high, sign=-1) - share(other, n, among=high, sign=-1) for n in low]
+    wanted = np.sqrt(np.var(of_high, ddof=1) / len(high) + np.var(of_low, ddof=1) / len(low))
+    assert standard_error(one, other, truth) == pytest.approx(wanted, abs=1e-12)
 
 
 def test_no_audit_sees_more_than_30_pictures_or_a_test_picture(lines: Lines, source: Checkpoint) -> None:

@@ -13,6 +13,7 @@ import pytest
 from tests.training.drawn import write_set
 from tests.training.test_cli import done, last_line, run
 from training.checkpoint import load_checkpoint
+from training.normals import TRAINED
 
 SMALL = ("--trunk", "slim", "--side-px", "64", "--width", "0.125", "--iterations", "4", "--seed", "1")
 
@@ -81,6 +82,14 @@ def test_an_audit_chooses_and_is_told(source: Path, plates: Path, tmp_path: Path
     assert (tmp_path / "out" / "methods" / "source" / "checkpoint.json").is_file()
     found = run("transfer", source, *words[:-1], "31", "--out", tmp_path / "no")
     assert last_line(found) == "an audit of 31 pictures is asked for; give at most 30"
+
+
+def test_an_audit_without_a_method_chooses_among_what_the_figures_speak_for(
+    source: Path, plates: Path, tmp_path: Path
+) -> None:
+    said = done("transfer", source, "--data", plates, "--audit", "6", "--iterations", "2", "--out", tmp_path / "out")
+    assert list(said["audit"]["auroc"]) == list(TRAINED)
+    assert said["method"] == TRAINED[0]  # six pictures are too few to leave the first
 
 
 def test_a_tested_picture_is_found_in_an_audit_under_another_name(source: Path, plates: Path, tmp_path: Path) -> None:
