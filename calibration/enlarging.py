@@ -97,10 +97,11 @@ def _blocks(
     _, channels, down, across = values.shape
     rows, columns = size
     made = node.output[0] if clip is None else clip.output[0]
+    taken = graph.names()
 
     def new(what: str) -> str:
         name = f"{made}_{what}"
-        while name in graph.producer or graph.is_weight(name):
+        while name in taken:
             name += "_"
         return name
 

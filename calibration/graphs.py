@@ -71,6 +71,11 @@ class Graph:
                 tensor.CopyFrom(numpy_helper.from_array(weights[tensor.name], tensor.name))
         return Graph(model, self.digest)
 
+    def names(self) -> set[str]:
+        """Of every tensor and node."""
+        tensors = {name for node in self.nodes for name in (*node.input, *node.output)}
+        return {*tensors, *self.inputs, *self.outputs, *self._initializers, *(node.name for node in self.nodes)}
+
     def maker(self, tensor: str) -> NodeProto | None:
         """The node that makes a tensor; none of an input or a constant."""
         place = self.producer.get(tensor)
@@ -122,7 +127,19 @@ def load_graph(path: Path) -> Graph:
         raise FormatError(
             f"{path} is already quantised: it holds {quantised} quantising nodes; give the FP32 graph, model.onnx"
         )
+    _name_nodes(model)
     return Graph(model, sha256_hex(data))
+
+
+def _name_nodes(model: ModelProto) -> None:
+    """Nodes are told apart by their names, which ONNX does not ask for: those without get one of what they make."""
+    taken: set[str] = {""}
+    for node in model.graph.node:
+        name = node.name or f"{node.output[0]}_node"
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        node.name = name
 
 
 def _check_operations(path: Path, model: ModelProto) -> None:

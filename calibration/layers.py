@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import NodeProto
+from onnx import ModelProto, NodeProto
 
 from calibration.choosing import Noise
 from calibration.collect import frames_of
@@ -91,11 +91,12 @@ def layers_of(
         weighted = {own.nodes[n].name: own.nodes[n] for n in sorted(tensorrt_placement(own).weighted)}
         model = onnx.load(path)
         there = {node.name: node for node in model.graph.node}
-        outputs = {name for node in model.graph.node for name in node.output}
+        outputs = {name: node for node in model.graph.node for name in node.output}
+        behind = _rounded_behind(model)
         made = {name: _made(own, node, outputs) for name, node in weighted.items() if name in there}
         # what the rounding behind a layer clips, a ReLU clips in FP32
         rounded = {
-            name: f"{name}_dq" if kind == "cpu" and f"{name}_dq" in outputs else name for name in made.values()
+            name: behind.get(name, name) if kind == "cpu" else name for name in made.values()
         }
         fp32 = open_session(own.model, watched=sorted(rounded), reference=True, frugal=True)
         int8 = open_session(model, watched=sorted(rounded.values()), reference=True, frugal=True)
@@ -110,7 +111,7 @@ def layers_of(
                 operation=weighted[name].op_type,
                 sqnr_db=decibels[output],
                 why_float=None
-                if there[name].input[1].endswith("_dq")
+                if there[name].input[1] in outputs and outputs[there[name].input[1]].op_type == "DequantizeLinear"
                 else _why_float(name, kind, ranges, asked),
                 # measured with the TensorRT rendering, and no other
                 gain_db=ranges.gains_db.get(name) if ranges and kind == "trt" else None,
@@ -118,6 +119,16 @@ def layers_of(
             for name, output in made.items()
         )
     return found
+
+
+def _rounded_behind(model: ModelProto) -> dict[str, str]:
+    """Tensor to the same as it is read once it was rounded."""
+    integers = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    return {
+        integers[node.input[0]]: node.output[0]
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in integers
+    }
 
 
 def _made(graph: Graph, node: NodeProto, outputs: Collection[str]) -> str:

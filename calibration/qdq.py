@@ -115,6 +115,9 @@ class _Writer:
         self._weights: dict[str, tuple[str, Array]] = {}
         self._biases: dict[tuple[str, str], str] = {}
         self._scales: dict[str, tuple[np.float32, int]] = {}
+        self._rounded: dict[str, str] = {}
+        """Tensor to what its readers read."""
+        self._taken = graph.names()
 
     def write(self) -> ModelProto:
         graph, placement = self._graph, self._placement
@@ -129,7 +132,7 @@ class _Writer:
             node.CopyFrom(original)
             for slot, name in enumerate(original.input):
                 if (place, slot) in placement.readers:
-                    node.input[slot] = f"{name}_dq"
+                    node.input[slot] = self._rounded[name]
             if place in placement.weighted:
                 self._quantise_weight(node, original)
             absorbs = [other for other in self._clips_behind(original) if other in placement.absorbed]
@@ -164,19 +167,13 @@ class _Writer:
         kind = np.uint8 if self._unsigned else np.int8
         scale = self._constant(f"{tensor}_scale", np.asarray(step, np.float32))
         point = self._constant(f"{tensor}_zero", np.asarray(zero, kind))
+        integers = self._new(f"{tensor}_q")
         self._nodes.append(
             helper.make_node(
-                "QuantizeLinear", [tensor, scale, point], [f"{tensor}_q"], name=f"{tensor}_quantize"
+                "QuantizeLinear", [tensor, scale, point], [integers], name=self._new(f"{tensor}_quantize")
             )
         )
-        self._nodes.append(
-            helper.make_node(
-                "DequantizeLinear",
-                [f"{tensor}_q", scale, point],
-                [f"{tensor}_dq"],
-                name=f"{tensor}_dequantize",
-            )
-        )
+        self._rounded[tensor] = self._dequantised(tensor, [integers, scale, point])
 
     def _quantise_weight(self, node: NodeProto, original: NodeProto) -> None:
         name = original.input[1]
@@ -196,12 +193,7 @@ class _Writer:
                 self._constant(f"{name}_scale", steps),
                 self._constant(f"{name}_zero", np.zeros(len(steps), np.int8)),
             ]
-            self._nodes.append(
-                helper.make_node(
-                    "DequantizeLinear", inputs, [f"{name}_dq"], name=f"{name}_dequantize", axis=axis
-                )
-            )
-            self._weights[name] = (f"{name}_dq", steps)
+            self._weights[name] = (self._dequantised(name, inputs, axis=axis), steps)
         node.input[1], steps = self._weights[name]
         bias = None if self._symmetric else self._bias_of(original)
         if bias is not None:
@@ -226,15 +218,24 @@ class _Writer:
                 self._constant(f"{stem}_scale", step),
                 self._constant(f"{stem}_zero", np.zeros(len(integers), np.int32)),
             ]
-            self._nodes.append(
-                helper.make_node(
-                    "DequantizeLinear", inputs, [f"{stem}_dq"], name=f"{stem}_dequantize", axis=0
-                )
-            )
-            self._biases[key] = f"{stem}_dq"
+            self._biases[key] = self._dequantised(stem, inputs, axis=0)
         return self._biases[key]
 
-    def _constant(self, name: str, values: Array) -> str:
+    def _dequantised(self, stem: str, inputs: list[str], **axis: int) -> str:
+        made = self._new(f"{stem}_dq")
+        name = self._new(f"{stem}_dequantize")
+        self._nodes.append(helper.make_node("DequantizeLinear", inputs, [made], name=name, **axis))
+        return made
+
+    def _new(self, name: str) -> str:
+        """A name that no tensor or node of the graph has, nor one that was added."""
+        while name in self._taken:
+            name += "_"
+        self._taken.add(name)
+        return name
+
+    def _constant(self, stem: str, values: Array) -> str:
+        name = self._new(stem)
         self._constants.append(numpy_helper.from_array(values, name))
         return name
 

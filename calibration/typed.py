@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from calibration.graphs import Graph
 from calibration.ranges import RangeTable
 from edge_sdk.arrays import Array
 from edge_sdk.errors import FormatError, RangeError
@@ -69,6 +70,9 @@ class _Retyping:
         self._nodes: list[NodeProto] = []
         self._made: dict[tuple[str, str], str] = {}
         """Of a tensor and a type: the name of its cast."""
+        self._added: dict[tuple[str, str], str] = {}
+        """Of a tensor and what is added to its name: a name that nothing else has."""
+        self._taken = Graph(model, "").names()
 
     def retyped(self) -> ModelProto:
         graph = self._model.graph
@@ -76,11 +80,12 @@ class _Retyping:
         self._convert_constants()
         for value in graph.input:
             if value.type.tensor_type.elem_type == TensorProto.FLOAT:
-                self._made[value.name, _HALF] = self._cast(value.name, TensorProto.FLOAT16, f"{value.name}_half")
+                half = self._new(value.name, "half")
+                self._made[value.name, _HALF] = self._cast(value.name, TensorProto.FLOAT16, half)
         for original in list(graph.node):
             self._nodes.append(self._retype(original))
         for name in sorted(self._float_outputs & self._is_half):
-            self._cast(f"{name}_half", TensorProto.FLOAT, name)
+            self._cast(self._new(name, "half"), TensorProto.FLOAT, name)
         del graph.node[:]
         graph.node.extend(self._nodes)
         del graph.value_info[:]
@@ -93,8 +98,17 @@ class _Retyping:
         return model
 
     def _cast(self, source: str, kind: int, name: str) -> str:
-        self._nodes.append(helper.make_node("Cast", [source], [name], name=f"{name}_cast", to=kind))
+        self._nodes.append(helper.make_node("Cast", [source], [name], name=self._new(name, "cast"), to=kind))
         return name
+
+    def _new(self, name: str, what: str) -> str:
+        if (name, what) not in self._added:
+            found = f"{name}_{what}"
+            while found in self._taken:
+                found += "_"
+            self._taken.add(found)
+            self._added[name, what] = found
+        return self._added[name, what]
 
     def _retype(self, original: NodeProto) -> NodeProto:
         node = NodeProto()
@@ -121,7 +135,7 @@ class _Retyping:
             if name and formal.type_str in bound:
                 self._is_half.add(name)
                 if name in self._float_outputs:
-                    node.output[slot] = f"{name}_half"
+                    node.output[slot] = self._new(name, "half")
         return node
 
     def _is_float(self, name: str) -> bool:
@@ -135,12 +149,12 @@ class _Retyping:
         if (name, kind) in self._made:
             return self._made[name, kind]
         if name in self._constants:
-            return name if kind == _HALF else f"{name}_full"
+            return name if kind == _HALF else self._new(name, "full")
         if name in self._is_half:
-            here = f"{name}_half" if name in self._float_outputs else name
+            here = self._new(name, "half") if name in self._float_outputs else name
             if kind == _HALF:
                 return here
-            self._made[name, kind] = self._cast(here, TensorProto.FLOAT, f"{name}_full")
+            self._made[name, kind] = self._cast(here, TensorProto.FLOAT, self._new(name, "full"))
             return self._made[name, kind]
         return name
 
@@ -160,7 +174,7 @@ class _Retyping:
             if _FLOAT in wanted[name]:
                 full = TensorProto()
                 full.CopyFrom(tensor)
-                full.name = f"{name}_full"
+                full.name = self._new(name, "full")
                 kept.append(full)
             half = _half(tensor, name)
             self._constants[name] = half

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import ModelProto, NodeProto, numpy_helper
 
-from calibration.graphs import Graph
+from calibration.graphs import Graph, load_graph
 from calibration.placement import observed_tensors, onnxruntime_placement, tensorrt_placement
 from calibration.qdq import Architecture, qdq_from_onnx
 from calibration.ranges import RangeTable
@@ -18,6 +19,7 @@ from calibration.typed import half_from_qdq
 from edge_sdk.arrays import Array
 from edge_sdk.errors import ConfigError, FormatError
 from edge_sdk.quality.measures import sqnr_db
+from tests.calibration.conftest import table
 from tests.calibration.networks import (
     SIDE,
     Builder,
@@ -26,6 +28,7 @@ from tests.calibration.networks import (
     graph_of,
     hswish_model,
     residual_model,
+    save,
 )
 
 
@@ -112,8 +115,6 @@ def test_weights_are_rounded_to_the_nearest_step_of_their_channel(
 @pytest.mark.parametrize("net", ["residual", "concat", "hswish"])
 @pytest.mark.parametrize("keep", [(), ("cells.node",)])
 def test_the_reference_session_computes_the_graph_as_written_to_the_bit(net: str, keep: tuple[str, ...]) -> None:
-    from tests.calibration.conftest import table
-
     graph = graph_of({"residual": residual_model, "concat": concat_graph, "hswish": hswish_model}[net]())
     ranges = table(graph)
     model = qdq_from_onnx(graph, ranges, layout="tensorrt", keep_float=keep)
@@ -247,8 +248,6 @@ def test_a_node_can_be_left_in_float(residual: Graph, residual_ranges: RangeTabl
 
 def test_what_is_left_in_float_stays_float_in_the_runtime() -> None:
     """ONNX Runtime would round a float convolution between two roundings, one scale for all its channels."""
-    from tests.calibration.conftest import table
-
     builder = Builder(seed=3)
     builder.conv("frame", "stem", 3, 16)
     builder.add("Relu", ["stem"], "stem.relu")
@@ -274,8 +273,6 @@ def test_what_is_left_in_float_stays_float_in_the_runtime() -> None:
 
 
 def test_a_channel_without_weights_keeps_its_bias() -> None:
-    from tests.calibration.conftest import table
-
     model = residual_model(seed=5)
     for tensor in model.graph.initializer:
         if tensor.name == "one.b.weight":
@@ -291,8 +288,6 @@ def test_a_channel_without_weights_keeps_its_bias() -> None:
 
 
 def test_fully_connected_heads_are_quantised_whichever_way_their_weights_lie() -> None:
-    from tests.calibration.conftest import table
-
     build = Builder(1)
     at = build.add("Relu", [build.conv("frame", "stem", 3, 16, stride=4)], "stem.on")
     at = build.add("Flatten", [at], "flat", axis=1)
@@ -350,3 +345,49 @@ def test_a_tensor_without_a_row_is_named(residual: Graph, residual_ranges: Range
         FormatError, match="^the range table has no tensor pool; make the ranges again for this graph$"
     ):
         qdq_from_onnx(residual, residual_ranges.model_copy(update={"tensors": fewer}), layout="tensorrt")
+
+
+def renamed(model: ModelProto, names: dict[str, str]) -> ModelProto:
+    """The same graph, its tensors and constants called otherwise."""
+    other = ModelProto()
+    other.CopyFrom(model)
+    for node in other.graph.node:
+        for given in (node.input, node.output):
+            given[:] = [names.get(name, name) for name in given]
+    for tensor in other.graph.initializer:
+        tensor.name = names.get(tensor.name, tensor.name)
+    onnx.checker.check_model(other, full_check=True)
+    return other
+
+
+def test_names_that_a_graph_has_are_not_taken_twice() -> None:
+    hostile = {
+        "one.a.on": "frame_q", "one.b": "frame_dq", "one.sum": "frame_dq_", "one.out": "pool_q", "pool": "frame_scale",
+        "one.a.weight": "stem.weight_q", "one.b.weight": "stem.weight_dq", "two.a.bias": "stem.bias_stem.node_q",
+        "stem.on": "cells_half", "two.a.on": "cells_half_cast", "two.b": "frame_half", "two.b.weight": "feature_half",
+    }  # fmt: skip
+    plain = residual_model()
+    called = renamed(plain, hostile)
+    called.graph.node[1].name = "frame_quantize"
+    found = []
+    for graph in (graph_of(plain), graph_of(called)):
+        ranges = table(graph)
+        trt = qdq_from_onnx(graph, ranges, layout="tensorrt")
+        found.append((trt, qdq_from_onnx(graph, ranges, layout="onnxruntime"), half_from_qdq(trt, ranges)))
+    for one, other in zip(*found, strict=True):
+        assert len(one.graph.node) == len(other.graph.node)
+        assert len({node.name for node in other.graph.node}) == len(other.graph.node)
+        np.testing.assert_array_equal(
+            cells(open_session(one, reference=True)), cells(open_session(other, reference=True))
+        )
+
+
+def test_nodes_without_a_name_get_one(tmp_path: Path) -> None:
+    model = residual_model()
+    for node in model.graph.node:
+        node.name = "same" if node.op_type == "Relu" else ""
+    graph = load_graph(save(model, tmp_path / "model.onnx"))
+    names = [node.name for node in graph.nodes]
+    assert len(set(names)) == len(names) and names[:3] == ["stem_node", "same", "pool_node"]
+    kept = qdq_from_onnx(graph, table(graph), layout="tensorrt", keep_float=["stem_node"])
+    assert next(node for node in kept.graph.node if node.name == "stem_node").input[1] == "stem.weight"
