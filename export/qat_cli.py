@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from calibration.console import MostFloat, bars, hand_out, refusals, say
+from calibration.devices import check_device
 from calibration.exported import asked_in_float, read_preprocess
 from calibration.graphs import load_graph
 from calibration.pictures import MODEST, pictures_in
@@ -60,7 +61,7 @@ def qat(
         from export.tuning import Plan
 
         torch.set_num_threads(threads)
-        _check_device(device)
+        check_device(device, gpus=torch.cuda.device_count() if torch.cuda.is_available() else 0)
         graph, table = load_graph(model), read_ranges(ranges or model.with_name("ranges.json"))
         table.check_graph(graph)
         spec = read_preprocess(preprocess or model.with_name("preprocess.json"))
@@ -99,17 +100,6 @@ def qat(
             "pictures": len(tuned.said.pictures),
         }
         hand_out(facts, as_json=as_json, text=_words(tuned, path if taken else None, model, ranges))
-
-
-def _check_device(name: str) -> None:
-    import torch
-
-    try:
-        if torch.zeros((), device=name).device.type not in ("cpu", "cuda"):
-            raise RuntimeError("it is neither cpu nor cuda")
-    except (RuntimeError, AssertionError) as error:
-        first = str(error).splitlines()[0][:120]
-        raise ConfigError(f"--device {name} cannot be used ({first}); give cpu") from error
 
 
 def _words(tuned: Tuned, path: Path | None, model: Path, ranges: Path | None) -> str:

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from calibration.devices import check_device
 from edge_sdk.arrays import Image
 from edge_sdk.errors import ConfigError
 
@@ -139,17 +140,8 @@ def device_of(name: str) -> torch.device:
     Raises:
         ConfigError: There is no such kind of device, or not here.
     """
-    kind, _, number = name.partition(":")
-    if kind not in ("cpu", "cuda") or (number and not number.isdecimal()) or (kind == "cpu" and number):
-        raise ConfigError(f"there is no device named {name!r}; give cpu, cuda or, of several GPUs, cuda:1")
-    if kind == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if not count:
-            raise ConfigError(f"device is {name}, but no CUDA GPU is to be seen here; give cpu")
-        if int(number or 0) >= count:
-            there = ", ".join(f"cuda:{n}" for n in range(count))
-            raise ConfigError(f"device is {name}, but there is only {there}; give one of these, or cpu")
-    return torch.device(name)
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return torch.device(check_device(name, gpus=gpus))
 
 
 def _joined(device: str, size: int, dtype: torch.dtype) -> Team:
