@@ -28,6 +28,7 @@ from calibration.tuned import TUNED_NAME, read_tuned, tuned_digest_of
 from calibration.typed import half_from_qdq
 from edge_sdk.documents import canonical_json, sha256_hex, write_together
 from edge_sdk.errors import ConfigError, FormatError, GateError
+from edge_sdk.folders import check_folder
 from edge_sdk.quality.thresholds import ALPHA
 
 __all__ = ["app", "main"]
@@ -100,6 +101,7 @@ def ranges(
     with refusals():
         if rule not in (AUTO, *RULES):
             raise ConfigError(f"there is no rule {rule}; give {', '.join((AUTO, *RULES))}")
+        check_folder(out)
         chosen: Rule | Literal["auto"] = next((one for one in RULES if one == rule), AUTO)
         graph = load_graph(model)
         spec = read_preprocess(preprocess or model.with_name("preprocess.json"))
@@ -180,6 +182,7 @@ def render(
         }
         if arch not in known:
             raise ConfigError(f"there is no architecture {arch}; give {', '.join(known)}")
+        check_folder(out)
         graph, table = load_graph(model), read_ranges(ranges)
         finer = None if tuned is None else read_tuned(tuned)
         if finer is not None and (keep_float or most_float is not None):
@@ -262,6 +265,7 @@ def report(
 ) -> None:
     """Compare INT8 with FP32 on held-out pictures; write report.json and report.html."""
     with refusals():
+        check_folder(out)
         graph = load_graph(model)
         spec = read_preprocess(preprocess or model.with_name("preprocess.json"))
         exported = read_exported(model.with_name("export.json"))
@@ -335,6 +339,7 @@ def thresholds(
     Pictures that calibrated, chose or fine-tuned an INT8 graph are left out of its thresholds.
     """
     with refusals():
+        check_folder(out)
         graph = load_graph(model)
         spec = read_preprocess(preprocess or model.with_name("preprocess.json"))
         exported = read_exported(model.with_name("export.json"))

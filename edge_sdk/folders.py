@@ -1,4 +1,4 @@
-"""Folders that are replaced as a whole: checkpoints, by training and by whoever reads what it wrote.
+"""Folders that are written to: whether they can be, and checkpoints, which are replaced as a whole.
 
 No file system swaps two folders in one step everywhere, so the older one is moved aside while the new one takes its
 place.  A kill in between leaves both, whole, beside an empty place; ``settle`` then puts the new one there.
@@ -7,9 +7,42 @@ place.  A kill in between leaves both, whole, beside an empty place; ``settle`` 
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 
-__all__ = ["begun", "put_in_place", "settle"]
+from edge_sdk.errors import ConfigError
+
+__all__ = ["begun", "check_file", "check_folder", "put_in_place", "settle"]
+
+
+def check_folder(folder: Path) -> None:
+    """Whether files can be written into a folder that is there or still to be made: best asked before long work.
+
+    Raises:
+        ConfigError: It is a file, or there is no way to make it or to write into it.
+    """
+    there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+    why = "" if there.is_dir() else "is a file"
+    if not why:
+        try:
+            # only writing tells: permissions may be the superuser's, and the disk read-only
+            with tempfile.TemporaryFile(dir=there):
+                pass
+        except OSError as error:
+            why = f"cannot be written to ({error.strerror})"
+    if why:
+        raise ConfigError(f"nothing can be made in {folder}: {there} {why}; give another place")
+
+
+def check_file(path: Path) -> None:
+    """Whether a file can be written there, in place of an older one: best asked before long work.
+
+    Raises:
+        ConfigError: It is a folder, or its folder cannot be made or written into.
+    """
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder; give the name of a file to write")
+    check_folder(path.absolute().parent)
 
 
 def begun(folder: Path) -> Path:

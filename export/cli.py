@@ -14,6 +14,7 @@ from calibration.console import bar, hand_out, refusals, say
 from calibration.pictures import balanced, pictures_in
 from edge_sdk.bundles.archive import open_bundle, verify_bundle
 from edge_sdk.errors import ConfigError
+from edge_sdk.folders import check_folder
 from edge_sdk.manifest import Manifest, manifest_id
 from edge_sdk.quality.gates import Gates
 from export.golden import FEWEST
@@ -68,6 +69,7 @@ def export_onnx(
 ) -> None:
     """Write model.onnx, preprocess.json and export.json, compared with torch at several batch sizes."""
     with refusals():
+        check_folder(out)
         from export.exporting import export_checkpoint
         from export.recipe import CHECKPOINT, checkpoint_from_recipe
 
@@ -132,6 +134,7 @@ def pack(
 ) -> None:
     """Put graphs, ranges, report, golden frames and card into one signed bundle."""
     with refusals():
+        check_folder(out)
         from export.checkpoint import read_checkpoint
         from export.pack import bundle_from_parts
 

@@ -15,6 +15,7 @@ from calibration.pictures import MODEST, pictures_in
 from calibration.ranges import read_ranges
 from calibration.tuned import TUNED_NAME, Judgement, Tuned, write_tuned
 from edge_sdk.errors import ConfigError
+from edge_sdk.folders import check_folder
 
 __all__ = ["qat"]
 
@@ -55,6 +56,7 @@ def qat(
     with refusals():
         if not rate > 0:
             raise ConfigError(f"--rate is {rate:g}; give a number above 0, e.g. 0.0003")
+        check_folder(out)
         import torch
 
         from export.qat import parted, quantisation_aware

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -27,7 +26,7 @@ from edge_sdk import __version__
 from edge_sdk.arrays import Array
 from edge_sdk.documents import sha256_hex, write_atomic
 from edge_sdk.errors import ConfigError, EdgeError, FormatError
-from edge_sdk.folders import begun, put_in_place, settle
+from edge_sdk.folders import begun, check_folder, put_in_place, settle
 from edge_sdk.labels import Thresholds
 from edge_sdk.vision.preprocess import PreprocessSpec
 from training.networks.cellnet import CellNetwork
@@ -119,10 +118,7 @@ def check_place(folder: Path) -> None:
     settle(folder)
     if folder.is_file():
         raise ConfigError(f"{folder} is a file; give a folder to write the checkpoint to")
-    there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        why = "may not be written to" if there.is_dir() else "is a file"
-        raise ConfigError(f"nothing can be made in {folder}: {there} {why}; give another place")
+    check_folder(folder)
     if folder.exists() and any(folder.iterdir()) and not (folder / "checkpoint.json").is_file():
         raise ConfigError(f"{folder} holds something else than a checkpoint; give an empty folder, or a new name")
 

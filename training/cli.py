@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from calibration.console import hand_out, refusals
+from edge_sdk.folders import check_folder
 from training.commands import at_work, config_given, hand_over, resume_beside, whole_cells
 from training.drift_cli import drift
 from training.normals_cli import transfer
@@ -304,6 +305,8 @@ def evaluate(
             from training import api
             from training.outcome import figures_in_words, write_evaluated
 
+            if out is not None:
+                check_folder(out)
             model = api.load_checkpoint(checkpoint)
             found = api.evaluate(model, config, progress=work.progress)
             figures = {name: dict(figures) for name, figures in found.figures.items()}
@@ -380,6 +383,7 @@ def pictures(
         with at_work(config) as work:
             from training.pictures import write_pictures
 
+            check_folder(out)
             _, lines = config.lines(evaluating=evaluating)
             labelled = evaluating or part is not Part.test
             count = write_pictures(

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from calibration.console import hand_out, refusals, say
+from edge_sdk.folders import check_folder
 from training.options import Json, Out
 
 __all__ = ["drift"]
@@ -38,6 +39,7 @@ def drift(
     labelled, and computes camera.adjust where the light changed. Writes drift.json and drift.html.
     """
     with refusals():
+        check_folder(out)
         import cv2
         import torch
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from edge_sdk.documents import sha256_file
 from edge_sdk.errors import ConfigError, DatasetError
+from edge_sdk.folders import check_file
 from edge_sdk.quality.datasets import Line, Lines, Sample, load_dataset
 from edge_sdk.quality.pictures import SUFFIXES
 from training.checkpoint import Checkpoint, check_place, load_checkpoint, save_checkpoint
@@ -68,6 +69,8 @@ def run(asked: Asked, work: Work) -> dict[str, Any]:
         raise ConfigError("there is nothing to write; give --out FOLDER, or --moments FILE to pool elsewhere")
     if asked.out is not None:
         check_place(asked.out)
+    if asked.moments is not None:
+        check_file(asked.moments)
     if asked.pool and (asked.normals is not None or asked.audit is not None or config.methods):
         raise ConfigError("--pool makes the line of statistics alone; leave out --normals, --audit and --method")
     base = load_checkpoint(asked.checkpoint)

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from calibration.console import refusals
+from edge_sdk.folders import check_file
 from training.commands import at_work, config_given, hand_over, resume_beside, whole_cells
 from training.options import Device, Json, Original, Quick, RecipeFile, Seed, Threads, Trunk
 
@@ -79,6 +80,7 @@ def pretrain(
             from training.pretrain import pictures_of
             from training.pretrain import pretrain as learn
 
+            check_file(out)
             began, told = time.monotonic(), config.recipe()
             images, spec = pictures_of(data, told)
             found = learn(

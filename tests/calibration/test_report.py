@@ -372,8 +372,8 @@ def said_to_be_of_another_graph(path: Path) -> None:
         (
             lambda root: (root / "taken").write_text("a file"),
             "render {work}/model.onnx --ranges {work}/ranges.json --out {root}/taken",
-            1,
-            "{root}/taken: File exists; nothing half-written is left, mend it and run again",
+            2,
+            "nothing can be made in {root}/taken: {root}/taken is a file; give another place",
         ),
         (
             lambda root: save(residual_model(seed=7), root / "work/model.onnx"),
@@ -398,6 +398,22 @@ def test_what_cannot_be_done_is_one_sentence(
     else:
         assert last == sentence.format(work=root / "work", root=root)
     assert "Traceback" not in talk
+
+
+@pytest.mark.parametrize("command", ["ranges", "report", "thresholds"])
+def test_a_place_that_cannot_be_written_is_told_before_the_work(
+    root: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def started(*_: object, **__: object) -> None:
+        raise AssertionError("it began")
+
+    monkeypatch.setattr("calibration.cli.pictures_in", started)
+    (root / "taken").write_text("a file", encoding="utf-8")
+    int8 = () if command == "ranges" else ("--int8", root / "work" / "model.cpu.onnx")
+    words = (command, root / "work" / "model.onnx", *int8, "--pictures", root / "others", "--out", root / "taken/new")
+    code, _, talk = run(*words)
+    said = f"nothing can be made in {root}/taken/new: {root}/taken is a file; give another place"
+    assert (code, talk.splitlines()[-1]) == (2, said)
 
 
 def render_of(root: Path, *more: object) -> tuple[int, dict[str, Any], str]:

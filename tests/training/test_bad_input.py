@@ -194,3 +194,21 @@ def test_a_folder_that_shows_some_of_the_models_classes_is_judged_by_those(plate
     truth = found.judged["original"].views.truth
     assert model.classes == ("dent", "stain") and truth.shape[1] == 2
     assert not truth[:, 0].any() and truth[:, 1].any()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "evaluate nothing --data {plates} --out {taken}/page",
+        "pictures --data {plates} --part train --line original --out {taken}/page",
+        "pretrain --data {plates} --out {taken}/trunk.safetensors",
+        "drift nothing --now {plates} --out {taken}/page",
+        "transfer nothing --data {plates} --moments {taken}/moments.safetensors",
+    ],
+)
+def test_a_place_that_cannot_be_written_is_told_before_the_work(words: str, plates: Path, tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("a file", encoding="utf-8")
+    found = run(*words.format(plates=plates, taken=taken).split())
+    assert found.exit_code == 2
+    assert found.stderr.splitlines()[-1].endswith(f": {taken} is a file; give another place")
