@@ -49,7 +49,8 @@ def noise_to_signal(outputs: Mapping[str, Tensor], wanted: Mapping[str, Tensor])
 
     Args:
         outputs: y, of the graph that rounds.
-        wanted: t, of the FP32 graph on the same frames; whole numbers are passed over.
+        wanted: t, of the FP32 graph on the same frames; whole numbers are passed over, and so is an output that is
+            zero throughout, which has no signal.
 
     Reference:
         Hinton, Vinyals and Dean 2015, "Distilling the Knowledge in a Neural Network", section 2.1: matching logits;
@@ -57,10 +58,14 @@ def noise_to_signal(outputs: Mapping[str, Tensor], wanted: Mapping[str, Tensor])
     """
     total = torch.zeros(())
     for name, target in wanted.items():
-        if target.is_floating_point():
-            power = target.square().mean().clamp(min=torch.finfo(target.dtype).tiny)
-            total = total.to(target.device) + (outputs[name] - target).square().mean() / power
+        if _speaks(target):
+            total = total.to(target.device) + (outputs[name] - target).square().mean() / target.square().mean()
     return total
+
+
+def _speaks(target: Tensor) -> bool:
+    """Whether an output of the FP32 graph can be learned from."""
+    return target.is_floating_point() and bool(target.square().mean() >= torch.finfo(target.dtype).tiny)
 
 
 def rate_at(share: float, *, rate: float) -> float:
@@ -97,7 +102,7 @@ def tune(
         The mean loss of each epoch.
 
     Raises:
-        RangeError: The loss is no number any more.
+        RangeError: The loss is no number any more, or FP32's outputs are none or zero.
         DatasetError: A picture cannot be read.
     """
     optimiser = torch.optim.Adam(student.parameters(), lr=plan.rate)
@@ -113,16 +118,25 @@ def tune(
             frame = torch.from_numpy(batch).to(network.device)
             with torch.no_grad():
                 wanted = network.run(frame)
+            where = f"in epoch {epoch + 1} after {done} pictures"
+            for name, target in wanted.items():
+                if not target.isfinite().all():
+                    raise RangeError(f"FP32's output {name} is no number {where}; the graph is broken, export it again")
+            if not any(_speaks(target) for target in wanted.values()):
+                continue
             optimiser.zero_grad(set_to_none=True)
             loss = noise_to_signal(student(frame), wanted)
             if not math.isfinite(value := float(loss.detach())):
-                raise RangeError(
-                    f"the loss is {value} in epoch {epoch + 1} after {done} pictures; lower --rate ({plan.rate:g})"
-                )
+                raise RangeError(f"the loss is {value} {where}; lower --rate ({plan.rate:g})")
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             total, frames = total + value * len(batch), frames + len(batch)
             progress(done, of)
+        if not frames:
+            raise RangeError(
+                f"every output of the FP32 graph is zero on all {len(samples)} pictures, so there is nothing to learn; "
+                "is the network trained?"
+            )
         losses.append(total / frames)
         if kept is not None:
             _keep(kept, said, losses, student, optimiser)
