@@ -221,10 +221,10 @@ class _Writer:
             self._biases[key] = self._dequantised(stem, inputs, axis=0)
         return self._biases[key]
 
-    def _dequantised(self, stem: str, inputs: list[str], **axis: int) -> str:
+    def _dequantised(self, stem: str, inputs: list[str], *, axis: int | None = None) -> str:
         made = self._new(f"{stem}_dq")
         name = self._new(f"{stem}_dequantize")
-        self._nodes.append(helper.make_node("DequantizeLinear", inputs, [made], name=name, **axis))
+        self._nodes.append(helper.make_node("DequantizeLinear", inputs, [made], name=name, axis=axis))
         return made
 
     def _new(self, name: str) -> str:
