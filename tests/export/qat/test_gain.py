@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from calibration.choosing import Noise, Trial
+from calibration.choosing import Noise
 from calibration.collect import frames_of
 from calibration.graphs import Graph
 from calibration.pictures import pictures_in
@@ -16,7 +15,7 @@ from calibration.qdq import qdq_from_onnx
 from calibration.ranges import RangeTable
 from calibration.sessions import open_session
 from calibration.tuned import Tuned
-from export.qat import Parting, loses_less, quantisation_aware
+from export.qat import Parting, quantisation_aware
 from export.tuning import Plan
 from tests.calibration.conftest import SPEC
 from tests.export.qat.surfaces import drawn
@@ -60,22 +59,3 @@ def test_weights_that_are_not_better_are_not_taken(
 ) -> None:
     found = quantisation_aware(graph, table, parts, SPEC, Plan(epochs=1, rate=rate)).said
     assert not found.trt.taken and not found.cpu.taken
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "better"),
-    [
-        ((20.0, (20.0, 20.0)), (21.0, (21.0, 20.5)), True),
-        ((20.0, (20.0, 20.0)), (20.05, (22.0, 22.0)), False),
-        # better on the whole for one picture, and worse on most
-        ((20.0, (10.0, 40.0, 40.0)), (22.0, (12.0, 35.0, 35.0)), False),
-        ((20.0, (20.0, 20.0)), (19.0, (25.0, 25.0)), False),
-        ((math.inf, (math.inf,)), (math.inf, (math.inf,)), False),
-        ((20.0, (20.0,)), (math.inf, (math.inf,)), True),
-        ((20.0, (20.0,)), (-math.inf, (-math.inf,)), False),
-    ],
-)
-def test_better_is_what_loses_less_on_the_whole_and_picture_by_picture(
-    before: tuple[float, tuple[float, ...]], after: tuple[float, tuple[float, ...]], better: bool
-) -> None:
-    assert loses_less(Trial(*after), Trial(*before)) is better

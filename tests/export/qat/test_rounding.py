@@ -14,12 +14,14 @@ from onnx import ModelProto, numpy_helper
 from calibration.calibrating import calibrate
 from calibration.choosing import Noise
 from calibration.collect import frames_of
+from calibration.equalising import equalised
 from calibration.graphs import Graph
 from calibration.pictures import pictures_in
 from calibration.qdq import qdq_from_onnx
 from calibration.ranges import RangeTable
 from calibration.sessions import open_session
 from calibration.tuned import Tuned
+from edge_sdk.errors import FormatError
 from export.qat import Parting, parted, quantisation_aware
 from export.trainable import FakeQuantised, TorchGraph
 from export.tuning import Plan, tune
@@ -32,6 +34,7 @@ from tests.calibration.networks import (
     graph_of,
     hswish_model,
     residual_model,
+    uneven_model,
 )
 from tests.export.qat.surfaces import CPU
 
@@ -55,7 +58,7 @@ def test_what_is_trained_answers_as_the_rendered_graph_does(
 ) -> None:
     graph = graph_of(model())
     samples = pictures_in(typical)[:30]
-    table = calibrate(graph, samples, SPEC, most_float=0)
+    table = calibrate(graph, samples, SPEC, most_float=0, equalise=False)
     parts = parted(samples, table, 256)
     for kept in ((), ("cells.node",)):
         student = FakeQuantised(TorchGraph(graph, CPU), table, keep_float=kept)
@@ -80,12 +83,28 @@ def test_a_layer_in_float_reads_the_weight_that_it_shares_with_an_int8_layer_as_
     build.conv(at, "cells", 8, 2, kernel=1)
     graph = graph_of(build.model({"cells": ["N", 2, SIDE, SIDE]}))
     samples = pictures_in(typical)[:30]
-    table = calibrate(graph, samples, SPEC, most_float=0)
+    table = calibrate(graph, samples, SPEC, most_float=0, equalise=False)
     for kept in ("one.node", "two.node"):
         student = FakeQuantised(TorchGraph(graph, CPU), table, keep_float=[kept])
         rendering = qdq_from_onnx(graph, table, layout="tensorrt", keep_float=[kept])
         found = agreement(student, rendering, parted(samples, table, 256))
         assert min(found) > 40 and float(np.median(found)) > 80, found
+
+
+def test_channels_that_are_equalised_are_trained_as_they_are_rendered(typical: Path) -> None:
+    graph, samples = graph_of(uneven_model()), pictures_in(typical)[:40]
+    table = calibrate(graph, samples, SPEC)
+    parts = parted(samples, table, 256)
+    assert table.factors
+    with pytest.raises(FormatError, match=r"the table equalises the channels of .*; give the equalised graph"):
+        FakeQuantised(TorchGraph(graph, CPU), table)
+    student = FakeQuantised(TorchGraph(equalised(graph, table.factors), CPU), table)
+    found = agreement(student, qdq_from_onnx(graph, table, layout="tensorrt"), parts)
+    assert min(found) > 40 and float(np.median(found)) > 80, found
+    tuned = quantisation_aware(graph, table, parts, SPEC, Plan(epochs=1, rate=1e-5))
+    # what is kept are weights of the graph as it is, for either rendering
+    for name, values in tuned.weights.items():
+        np.testing.assert_allclose(values, graph.weight(name), rtol=1e-2, atol=1e-3 * np.abs(graph.weight(name)).max())
 
 
 def test_steps_and_places_are_those_that_the_renderer_writes(graph: Graph, table: RangeTable) -> None:
