@@ -162,7 +162,7 @@ def _quietly() -> Iterator[None]:
     """Without the exporter's talk: it warns of its own deprecations and of packages that nobody asked for."""
     loggers = [
         logging.getLogger(name)
-        for name in ("torch.onnx", "torch.export", "torch._dynamo", "onnxscript", "onnx_ir")
+        for name in ("torch.onnx", "torch.export", "torch._dynamo", "torch.fx", "onnxscript", "onnx_ir")
     ]
     loggers += list(_children(loggers))
     before = [(logger, logger.level) for logger in loggers]

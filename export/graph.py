@@ -67,8 +67,8 @@ def outputs_of(network: nn.Module, spec: PreprocessSpec) -> dict[str, Tensor]:
         raise
     except Exception as error:  # anybody's network fails in its own way
         raise ExportError(
-            f"the network does not take frames of {tuple(frame.shape)} ({first_line(error)}); "
-            "mind width and height of the preprocessing"
+            f"the network does not take frames of {tuple(frame.shape)} float32 ({first_line(error)}); "
+            "mind width and height of the preprocessing, and let forward convert what it needs otherwise"
         ) from error
     strange = sorted(found.keys() - set(OUTPUTS))
     if strange or not found.keys() & _JUDGED:

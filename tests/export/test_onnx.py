@@ -270,13 +270,27 @@ def test_outputs_without_a_known_name_are_refused() -> None:
         outputs_of(Unnamed(), SPEC)
 
 
+def test_a_network_that_takes_whole_numbers_is_told_what_it_gets() -> None:
+    class Looking(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = torch.nn.Embedding(256, 4)
+
+        def forward(self, frame: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = self.table(frame[:, 0]).permute(0, 3, 1, 2)
+            return found
+
+    with pytest.raises(ExportError, match=r"64\) float32 .*, and let forward convert what it needs otherwise$"):
+        outputs_of(Looking(), SPEC)
+
+
 def test_a_size_the_network_does_not_take_is_refused() -> None:
     class Fixed(torch.nn.Module):
         def forward(self, frame: torch.Tensor) -> torch.Tensor:
             return frame.reshape(2, 3, 5)
 
     with pytest.raises(
-        ExportError, match=r"^the network does not take frames of \(2, 3, 64, 64\) \(RuntimeError: "
+        ExportError, match=r"^the network does not take frames of \(2, 3, 64, 64\) float32 \(RuntimeError: "
     ):
         outputs_of(Fixed(), SPEC)
 
