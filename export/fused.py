@@ -1,8 +1,10 @@
 """Preprocessing inside the graph: it then takes the picture's bytes, a quarter of what floats would be to copy.
 
 Channel order and normalisation are written as they are computed by ``edge_sdk.vision.preprocess.normalised``, operation
-by operation, so that the network sees the very same numbers.  They are not folded into the first convolution's weights:
-its zero padding stands for a pixel of the mean, and a mean that went into the bias would be missing at the border.
+by operation, so that the network sees the very same numbers.  They are not folded into the first convolution: its zero
+padding stands for a pixel of the mean, and a mean that went into the bias would be missing at the border.  The scale
+alone could go into its weights, but for rounding; that saves one multiplication a value, and makes another graph, to be
+calibrated again.
 Resize and letterbox stay outside, where pictures still have their own size.
 """
 
