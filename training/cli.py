@@ -159,9 +159,7 @@ def train(
             if work.first:
                 write_trained(found, out, work)
     facts = {"out": str(out), "classes": list(found.classes), **found.figures}
-    hand_over(
-        work, facts, json_, f"{out}: {', '.join(found.classes)}; loss {found.figures['loss_last']:g}"
-    )
+    hand_over(work, facts, json_, f"{out}: {', '.join(found.classes)}; loss {found.figures['loss_last']:g}")
 
 
 @app.command()
@@ -220,9 +218,7 @@ def retrain(
     out: Out,
     data: Data = None,
     recipe: RecipeFile = None,
-    mentored: Annotated[
-        Path | None, typer.Option(help="What `python -m mentoring export` wrote.")
-    ] = None,
+    mentored: Annotated[Path | None, typer.Option(help="What `python -m mentoring export` wrote.")] = None,
     strategy: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="What is taken as known besides the answers; masked+omnia if not given."),
@@ -383,7 +379,6 @@ def pictures(
         with at_work(config) as work:
             from training.pictures import write_pictures
 
-            check_folder(out)
             _, lines = config.lines(evaluating=evaluating)
             labelled = evaluating or part is not Part.test
             count = write_pictures(

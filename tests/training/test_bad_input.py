@@ -200,7 +200,6 @@ def test_a_folder_that_shows_some_of_the_models_classes_is_judged_by_those(plate
     "words",
     [
         "evaluate nothing --data {plates} --out {taken}/page",
-        "pictures --data {plates} --part train --line original --out {taken}/page",
         "pretrain --data {plates} --out {taken}/trunk.safetensors",
         "drift nothing --now {plates} --out {taken}/page",
         "transfer nothing --data {plates} --moments {taken}/moments.safetensors",
