@@ -198,8 +198,13 @@ def commission(
     tile_overlap_px: TileOverlap = None,
     shrink: Shrink = None,
     stretch: Annotated[
-        bool, typer.Option("--stretch", help="Take pictures of several sizes, and stretch each to one.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--stretch/--no-stretch",
+            help="Take pictures of several sizes, each stretched to one, or refuse them; if not given, they are taken "
+            "where fewer than 90 % share a size.",
+        ),
+    ] = None,
     iterations: Annotated[
         int | None, typer.Option(min=1, help="Steps of a method that is trained; its own number if not given.")
     ] = None,

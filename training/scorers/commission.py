@@ -116,22 +116,23 @@ def commission(
     *,
     lent: Path | None = None,
     key: Path | None = None,
-    stretch: bool = False,
+    stretch: bool | None = None,
     progress: Progress = quiet,
 ) -> Commissioned:
     """Make a line's first model out of good parts.
 
     Args:
-        normals: Good parts, of one size unless ``stretch``.
+        normals: Good parts.
         recipe: Method, rate of false alarms, seed.
         place: Where to write.
         lent: A checkpoint that lends its trunk.
         key: To sign with; without it the bundle is unsigned.
-        stretch: Pictures may have several sizes, as a line-scan camera's; each is stretched to one.
+        stretch: Whether pictures may have several sizes, as a line-scan camera's, each stretched to one; if not given,
+            they may where no size is that of nearly all.
         progress: Told of every step.
 
     Raises:
-        DatasetError: Too few good parts for the rate asked for, or of several sizes.
+        DatasetError: Too few good parts for the rate asked for, or of sizes that may not be.
         CommissionError: Export, calibration or packing refused; its sentence is passed on.
     """
     began = time.monotonic()

@@ -94,7 +94,7 @@ def fit_scorer(
     *,
     lent: Path | None = None,
     strict: bool = False,
-    stretch: bool = False,
+    stretch: bool | None = None,
     resume: Path | None = None,
     progress: Progress = quiet,
 ) -> tuple[Checkpoint, Distances, tuple[Sample, ...]]:
@@ -105,7 +105,8 @@ def fit_scorer(
         recipe: Method and settings.
         lent: A checkpoint whose trunk is taken as it was trained; without it MobileNetV2 with ImageNet weights.
         strict: Too few normals for the rate asked for, and pictures of several sizes, are errors.
-        stretch: Pictures of several sizes are no error, even so.
+        stretch: Whether pictures of several sizes are no error even so; if not given, they are none where the set is
+            one of several sizes by nature, see ``usual_size``.
         resume: File that keeps the state of a training under way; nothing to what is fitted in one pass.
         progress: Told of every picture, and of every step of a training.
 
@@ -119,7 +120,8 @@ def fit_scorer(
     """
     if stretch and recipe.tile_overlap_px is not None:
         raise ConfigError("tiles cover pictures of any size, and none is stretched; leave out --stretch, or the tiles")
-    size, alike = usual_size(normals.samples, strict=strict and not stretch and recipe.tile_overlap_px is None)
+    several = stretch if strict and recipe.tile_overlap_px is None else True
+    size, alike = usual_size(normals.samples, several=several)
     recipe = cut_or_not(recipe, size)
     fits, holds = split_normals(normals.samples, seed=recipe.seed)
     check_not_blank(fits[:FIRST], normals.root)
@@ -133,7 +135,7 @@ def fit_scorer(
     if recipe.method == "supersimple":
         doubts += (_taught_by(defects),)
     if not alike and spec.tile_overlap_px is None:
-        doubts += (f"the good parts are of several sizes; every picture is stretched to {spec.width} x {spec.height}",)
+        doubts += (_stretched(spec, unasked=several is None),)
     some = fits[:: math.ceil(len(fits) / RIM)]
     assert network.rim is not None  # asked for in _started
     near = distances_of_pieces(
@@ -270,6 +272,13 @@ def _fit(
 def _rows(maps: Tensor, speaks: Tensor | None) -> Tensor:
     """``(1, D, 1, n)``: of ``(N, D, h, w)`` the n cells that speak; all as they are where all do."""
     return maps if speaks is None else maps.permute(0, 2, 3, 1)[speaks].T[None, :, None]
+
+
+def _stretched(spec: PreprocessSpec, *, unasked: bool) -> str:
+    said = f"the good parts are of several sizes; every picture is stretched to {spec.width} x {spec.height}"
+    if not unasked:
+        return said
+    return f"warning: {said}, so a part of the wrong size is not seen by it; --no-stretch refuses such pictures"
 
 
 def _taught_by(defects: Sequence[Sample]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -38,8 +38,10 @@ FEWEST = 8
 """Good parts below which nothing is fitted: a covariance of fewer says little of the next part."""
 NEARLY = 0.1
 """Share by which a side may differ, as where parts were cut out by hand."""
+ONE_SIZE = 0.9
+"""Share of the pictures that make a set one of nearly one size: the others are then mistakes, not the line's nature."""
 SHOWN = 3
-"""Folders that a sentence names."""
+"""Folders, or pictures, that a sentence names."""
 FITTED = 0.5
 """Share of the parts that fit; the others set the threshold."""
 
@@ -154,36 +156,46 @@ def held_back(dataset: Dataset, *, seed: int) -> frozenset[str]:
     return frozenset(one.image for one in dataset.samples if one.healthy and parts[one.image] == "test")
 
 
-def usual_size(samples: Sequence[Sample], *, strict: bool) -> tuple[tuple[int, int], bool]:
+def usual_size(samples: Sequence[Sample], *, several: bool | None) -> tuple[tuple[int, int], bool]:
     """Height and width of most pictures, or where they differ the middle ones, and whether all are of nearly one size.
 
     Args:
         samples: At least one.
-        strict: Other sizes are an error.
+        several: Whether they may be of several sizes; ``None``: where fewer than ``ONE_SIZE`` of them share one.
 
     Raises:
-        DatasetError: ``strict``, and a side of some picture is off by more than ``NEARLY``; names both sizes.  Or one
-            is smaller than a cell.
+        DatasetError: A side of some picture is off by more than ``NEARLY``, and may not be; names a few such and the
+            size of the others.  Or one is smaller than a cell.
     """
     check_sides(samples)
     sizes = {one.image: picture_size(one.path) for one in samples}
-    (height, width), count = Counter(sizes.values()).most_common(1)[0]
-    other = [
-        one
-        for one in samples
-        if abs(sizes[one.image][0] / height - 1) > NEARLY or abs(sizes[one.image][1] / width - 1) > NEARLY
-    ]
-    if other and strict:
-        tall, wide = sizes[other[0].image]
+    counts = Counter(sizes.values())
+    height, width = max(counts, key=lambda size: (_near(counts, size), counts[size]))
+    other = [one for one in samples if not _alike(sizes[one.image], (height, width))]
+    share = 1 - len(other) / len(samples)
+    if other and not (share < ONE_SIZE if several is None else several):
+        named = ", ".join(
+            f"{one.path} is {wide} x {tall}"
+            for one, (tall, wide) in ((one, sizes[one.image]) for one in other[:SHOWN])
+        )
+        more = f" and {len(other) - SHOWN} more differ" if len(other) > SHOWN else ""
         raise DatasetError(
-            f"{other[0].path} is {wide} x {tall} ({len(other)} pictures are of another size), but {count} are "
-            f"{width} x {height}; most cameras give one size, so give pictures of one, or stretch them all to one: "
-            "--stretch"
+            f"{named}{more}, but {len(samples) - len(other)} of {len(samples)} pictures are {width} x {height} or "
+            "nearly; most cameras give one size, so leave out what differs, or stretch all to one: --stretch"
         )
     if other:
         # the size that most have may be that of a few in a hundred, and nothing like the others
         height, width = (round(median(side)) for side in zip(*sizes.values(), strict=True))
     return (height, width), not other
+
+
+def _alike(size: tuple[int, int], other: tuple[int, int]) -> bool:
+    return all(abs(side / usual - 1) <= NEARLY for side, usual in zip(size, other, strict=True))
+
+
+def _near(counts: Mapping[tuple[int, int], int], size: tuple[int, int]) -> int:
+    """Pictures of nearly this size."""
+    return sum(count for other, count in counts.items() if _alike(other, size))
 
 
 def split_normals(samples: Sequence[Sample], *, seed: int) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:

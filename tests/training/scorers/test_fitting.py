@@ -158,7 +158,7 @@ def test_a_set_of_defects_alone_is_refused(tmp_path: Path) -> None:
 def test_pictures_of_several_sizes_are_refused_where_a_station_is_made(trunk: Path, tmp_path: Path) -> None:
     folder = write_normals(tmp_path / "good", pictures=12)
     cv2.imwrite(str(folder / "zzz.png"), plate(1, height=200, width=128))
-    said = r"zzz.png is 128 x 200 \(1 pictures are of another size\), but 12 are 128 x 96; most cameras give one size"
+    said = r"zzz.png is 128 x 200, but 12 of 13 pictures are 128 x 96 or nearly; most cameras give one size, so leave "
     with pytest.raises(DatasetError, match=said) as refused:
         fit_scorer(normals_in(folder), RECIPE, lent=trunk, strict=True)
     checkpoint, _, _ = fit_scorer(normals_in(folder), RECIPE, lent=trunk)
@@ -177,8 +177,41 @@ def test_where_sizes_differ_the_input_is_of_the_middle_ratio_and_not_of_the_size
 ) -> None:
     for number, width in enumerate([60, 60, *range(180, 201, 2)]):
         cv2.imwrite(str(tmp_path / f"{number:02d}.png"), plate(number, height=120, width=width))
-    size, alike = usual_size(normals_in(tmp_path).samples, strict=False)
+    size, alike = usual_size(normals_in(tmp_path).samples, several=True)
     assert size == (120, 188) and not alike
+
+
+def test_a_set_of_several_sizes_by_nature_is_stretched_with_a_warning_unless_that_is_ruled_out(
+    trunk: Path, tmp_path: Path
+) -> None:
+    for number, width in enumerate(range(80, 320, 20)):
+        cv2.imwrite(str(tmp_path / f"{number:02d}.png"), plate(number, height=120, width=width))
+    normals, easy = normals_in(tmp_path), RECIPE.model_copy(update={"alpha": 0.2})
+    checkpoint, _, _ = fit_scorer(normals, easy, lent=trunk, strict=True)
+    spec = checkpoint.preprocess
+    told = f"the good parts are of several sizes; every picture is stretched to {spec.width} x {spec.height}"
+    warning = f"warning: {told}, so a part of the wrong size is not seen by it; --no-stretch refuses such pictures"
+    assert warning in checkpoint.data["notes"]
+    asked, _, _ = fit_scorer(normals, easy, lent=trunk, strict=True, stretch=True)
+    assert told in asked.data["notes"] and asked.preprocess == spec
+    with pytest.raises(DatasetError, match=r"00.png is 80 x 120, .* and 6 more differ, but 3 of 12 pictures are 220 "):
+        fit_scorer(normals, easy, lent=trunk, strict=True, stretch=False)
+
+
+@pytest.mark.parametrize(("odd", "refused"), [(2, True), (3, False)])
+def test_nine_in_ten_make_a_set_one_of_nearly_one_size(odd: int, refused: bool, tmp_path: Path) -> None:
+    """Though no two are cut alike to the pixel, and the odd ones are."""
+    for number in range(20 - odd):
+        cv2.imwrite(str(tmp_path / f"{number:02d}.png"), plate(number, height=120, width=160 + number % 9 - 4))
+    for number in range(20 - odd, 20):
+        cv2.imwrite(str(tmp_path / f"{number:02d}.png"), plate(number, height=120, width=300))
+    samples = normals_in(tmp_path).samples
+    if refused:
+        with pytest.raises(DatasetError, match=r"18.png is 300 x 120, .*19.png is 300 x 120, but 18 of 20 pictures "):
+            usual_size(samples, several=None)
+    else:
+        (height, width), alike = usual_size(samples, several=None)
+        assert height == 120 and 156 <= width <= 164 and not alike
 
 
 def test_a_picture_smaller_than_a_cell_is_refused(trunk: Path, tmp_path: Path) -> None:
