@@ -79,7 +79,8 @@ def layers_of(
         renderings: ``trt`` or ``cpu`` to file; others are passed over.
         samples: Held-out pictures.
         spec: What the network was trained with.
-        ranges: That they were written from: why layers are in float, and what they gain.
+        ranges: That they were written from: why layers are in float, what they gain, and what was equalised; without
+            it layers whose own output is equalised cannot be compared and are left out.
         asked: Nodes that the network itself wants in float.
     """
     found: dict[str, tuple[Layer, ...]] = {}
@@ -94,6 +95,8 @@ def layers_of(
         outputs = {name: node for node in model.graph.node for name in node.output}
         behind = _rounded_behind(model)
         made = {name: _made(own, node, outputs) for name, node in weighted.items() if name in there}
+        if ranges is None:
+            made = {name: output for name, output in made.items() if output in outputs}
         # what the rounding behind a layer clips, a ReLU clips in FP32
         rounded = {
             name: behind.get(name, name) if kind == "cpu" else name for name in made.values()

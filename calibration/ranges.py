@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -82,10 +82,13 @@ class FloatLayer(Tolerant):
     why: str
 
 
+Factor = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
 class Equalisation(Tolerant):
     """What equalising channels for TensorRT does; the tensors' new ranges are rows of their own."""
 
-    factors: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    factors: dict[str, tuple[Factor, ...]] = Field(default_factory=dict)
     """By tensor: what each channel is multiplied by before it is rounded; none where it was tried and not taken."""
     sqnr_db: dict[Rule, float | None] = Field(default_factory=dict)
     """By rule: of the TensorRT rendering's outputs with these factors, on the choosing pictures."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +148,18 @@ def test_a_channel_that_was_silent_is_not_blown_up() -> None:
     assert channels.power == pytest.approx([40.0, 40e-12, 1e-6, 8.0], rel=1e-4)
 
 
+@pytest.mark.parametrize("factor", [0.0, -1.0])
+def test_a_table_with_a_factor_that_cannot_be_undone_is_refused(
+    table: RangeTable, tmp_path: Path, factor: float
+) -> None:
+    said = json.loads(_written(table, tmp_path))
+    name = next(iter(said["equalisation"]["factors"]))
+    said["equalisation"]["factors"][name][0] = factor
+    (tmp_path / "bad.json").write_text(json.dumps(said), encoding="utf-8")
+    with pytest.raises(FormatError, match=r"bad.json: equalisation.factors.* is .*; give a number above 0"):
+        read_ranges(tmp_path / "bad.json")
+
+
 def test_it_is_taken_where_the_outputs_gain_and_said(
     graph: Graph, samples: tuple[Sample, ...], table: RangeTable, tmp_path: Path
 ) -> None:
@@ -205,6 +218,10 @@ def test_the_int8_graph_rounds_what_was_equalised_and_is_held_against_fp32_layer
     layers = layers_of(graph, {"trt": save(model, tmp_path / "trt.onnx")}, samples[:4], SPEC, ranges=table)["trt"]
     assert len(layers) == 6 and min(layer.sqnr_db for layer in layers) > 15
     assert 0 <= strangeness(graph, table, samples[:4], SPEC).share <= 1
+    # without the table nobody knows the units of what the equalised convolution makes
+    rest = layers_of(graph, {"trt": tmp_path / "trt.onnx"}, samples[:4], SPEC)["trt"]
+    assert [one.node for one in rest] == [one.node for one in layers if one.node != "deep.node"]
+    assert min(one.sqnr_db for one in rest) > 15
 
 
 def test_fp16_holds_the_factors_to_the_bit(graph: Graph, table: RangeTable) -> None:

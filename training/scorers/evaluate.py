@@ -16,7 +16,7 @@ from edge_sdk.quality.datasets import Dataset, Sample, load_dataset, picture_siz
 from edge_sdk.quality.localisation import au_pro
 from edge_sdk.quality.measures import auroc, average_precision, bootstrap_over_groups, precision_recall_at
 from edge_sdk.quality.novelty import confidence_of_distances
-from edge_sdk.vision.preprocess import PreprocessSpec, cells_of_mask, tiled
+from edge_sdk.vision.preprocess import PreprocessSpec, cells_of_mask, tiled, valid_cells
 from training.checkpoint import Checkpoint
 from training.data.views import CELL_COVERED
 from training.scorers.distances import distances_of, scorer_of
@@ -108,8 +108,8 @@ def figures_of_maps(maps: Array, samples: Sequence[Sample], spec: PreprocessSpec
     """AUROC and AP of pictures by their highest distance, AUROC and AU-PRO of pixels.
 
     Pixels are those of the network's input, to which maps are enlarged linearly and masks reduced; of pictures that are
-    cut into tiles they are cells, defective where a mask covers ``CELL_COVERED`` of one.  Of a defective picture
-    without a mask none is known, so it counts as a picture alone.
+    cut into tiles they are the cells that show the picture, defective where a mask covers ``CELL_COVERED`` of one.  Of
+    a defective picture without a mask none is known, so it counts as a picture alone.
 
     Args:
         maps: ``(N, h, w)`` distances, 0 behind a picture's border.
@@ -161,10 +161,16 @@ def _located(
         rows, columns = (axis.total // cell_px for axis in tiled(spec, *size))
         there = distances[:rows, :columns]
     grid = (there.shape[0], there.shape[1])
-    if sample.healthy:
-        return there, np.zeros(grid, bool)
-    mask = read_mask(sample, size)
-    return None if mask is None else (there, np.asarray(cells_of_mask(mask, spec, grid) >= least))
+    mask = np.zeros(size, np.uint8) if sample.healthy else read_mask(sample, size)
+    if mask is None:
+        return None
+    covered = cells_of_mask(mask, spec, grid) >= least
+    if spec.tile_overlap_px is not None:
+        # padding is healthy and its distance 0, which would be the easiest places of all
+        seen = valid_cells(spec, *size, grid)
+        shows = np.ix_(seen.any(axis=1), seen.any(axis=0))
+        there, covered = there[shows], covered[shows]
+    return there, np.asarray(covered)
 
 
 def _flat(maps: Sequence[Array]) -> Array:

@@ -11,14 +11,16 @@ import pytest
 import torch
 
 from edge_sdk.errors import ConfigError, DatasetError
-from edge_sdk.quality.datasets import load_dataset, read_image
+from edge_sdk.quality.datasets import Sample, load_dataset, read_image
+from edge_sdk.quality.localisation import au_pro
+from edge_sdk.quality.measures import auroc
 from edge_sdk.vision.preprocess import PreprocessSpec, valid_cells
 from edge_sdk.vision.tiles import outputs_of_frame, tiles_of
 from tests.training.scorers.normal_parts import plate, write_trunk
 from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from training.scorers.cutting import check_alike, cut_or_not, said_of_size
 from training.scorers.distances import distances_of, distances_of_pieces, scorer_of
-from training.scorers.evaluate import evaluate_scorer
+from training.scorers.evaluate import evaluate_scorer, figures_of_maps
 from training.scorers.fitting import ScorerRecipe, fit_scorer, highest_of_units
 from training.scorers.gaussian import GaussianFit, GaussianHead
 from training.scorers.normals import normals_in
@@ -284,6 +286,26 @@ def defective_set(folder: Path, *, masks: bool = True) -> Path:
         if masks:
             cv2.imwrite(str(folder / f"ground_truth/dent/{number:02d}_mask.png"), mask)
     return folder
+
+
+def test_padding_makes_no_figure_of_places_better(tmp_path: Path) -> None:
+    """A strip of 16 rows on tiles of 64: three quarters of the cells show nothing, at distance 0."""
+    samples = []
+    for name in ("good", "dent"):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), plate(1, height=16, width=64))
+        samples.append(Sample(path=tmp_path / f"{name}.png", image=name, label=name, healthy=name == "good"))
+    mask = np.zeros((16, 64), np.uint8)
+    mask[:, :16] = 255
+    cv2.imwrite(str(tmp_path / "mask.png"), mask)
+    samples[1] = replace(samples[1], mask=tmp_path / "mask.png")
+    spec = PreprocessSpec(width=64, height=64, tile_overlap_px=32)
+    maps = np.zeros((2, 8, 8), np.float32)
+    maps[:, :2] = np.random.default_rng(0).random((2, 2, 8)) + 1
+    found = figures_of_maps(maps, samples, spec)
+    truth = np.zeros((2, 2, 8), bool)
+    truth[1, :, :2] = True
+    assert found["pixel_auroc"] == pytest.approx(auroc(maps[:, :2].ravel(), truth.ravel()), abs=1e-4)
+    assert found["au_pro"] == pytest.approx(au_pro(list(maps[:, :2]), list(truth)), abs=1e-4)
 
 
 def test_a_scorer_of_tiles_is_evaluated_and_shown_on_whole_pictures(trunk: Path, tmp_path: Path) -> None:
