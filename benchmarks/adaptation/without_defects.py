@@ -34,9 +34,9 @@ SUITE = "adaptation"
 MINUTES = 25.0
 NEEDS = ("torch", "cv2", "../shared/data/elpv_solar", "../shared/data/magnetic_tile")
 
-SEEDS = tuple(range(10))
+SEEDS = tuple(range(10, 20))
 """Of the synthetic lines."""
-REAL_SEEDS = tuple(range(5))
+REAL_SEEDS = tuple(range(5, 10))
 TUNED_ON = 100
 """Whatever was tuned was tuned on seeds from here on."""
 BASELINE = "mixed"
