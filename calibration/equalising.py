@@ -51,11 +51,14 @@ def equalised_name(tensor: str) -> str:
 
 
 def sites_of(graph: Graph) -> tuple[Site, ...]:
-    """Where factors change nothing and cost next to nothing, in the order of the graph."""
+    """Where factors change nothing and cost next to nothing, in the order of the graph.
+
+    None where the graph has a name already that its factors would bring: ranges are kept by these names.
+    """
     placement = tensorrt_placement(graph)
-    sizes = _sizes(graph)
+    sizes, names = _sizes(graph), graph.names()
     found = (_site(graph, tensor, placement.weighted, sizes) for tensor in placement.tensors)
-    return tuple(site for site in found if site is not None)
+    return tuple(site for site in found if site is not None and names.isdisjoint(_added(graph, site)))
 
 
 def equalised(graph: Graph, factors: Mapping[str, Sequence[float]]) -> Graph:
@@ -89,10 +92,10 @@ def equalised(graph: Graph, factors: Mapping[str, Sequence[float]]) -> Graph:
             continue
         source = site.gate or site.tensor
         values = np.asarray(factors[site.tensor], np.float32).reshape(1, -1, 1, 1)
-        constant = f"{site.tensor}_factors"
+        constant = _constant(site.tensor)
         model.graph.initializer.append(numpy_helper.from_array(values, constant))
         behind[source] = helper.make_node(
-            "Mul", [source, constant], [equalised_name(source)], name=f"{site.tensor}_equalise"
+            "Mul", [source, constant], [equalised_name(source)], name=_node(site.tensor)
         )
         if site.gate is not None:
             renamed[site.tensor] = new
@@ -153,6 +156,21 @@ def _site(
         small = [name for name in maker.input if sizes.get(name) == (1, 1) and _only_used_once(graph, name)]
         gate = small[0] if len(set(maker.input)) == 2 and small else None
     return Site(tensor, tuple(places), counts.pop(), producer, gate)
+
+
+def _constant(tensor: str) -> str:
+    return f"{tensor}_factors"
+
+
+def _node(tensor: str) -> str:
+    return f"{tensor}_equalise"
+
+
+def _added(graph: Graph, site: Site) -> set[str]:
+    """Names that factors bring."""
+    made = {site.tensor, *(graph.nodes[site.producer].output if site.producer is not None else ())}
+    made |= {site.gate} if site.gate else set()
+    return {_constant(site.tensor), _node(site.tensor), *map(equalised_name, made)}
 
 
 def _can_undo(graph: Graph, node: NodeProto, tensor: str) -> bool:

@@ -132,13 +132,16 @@ def load_graph(path: Path) -> Graph:
 
 
 def _name_nodes(model: ModelProto) -> None:
-    """Nodes are told apart by their names, which ONNX does not ask for: those without get one of what they make."""
-    taken: set[str] = {""}
+    """Nodes are told apart by their names, which ONNX does not ask for: those without get one of what they make, and
+    of several with one name the first keeps it."""
+    taken = {node.name for node in model.graph.node}
+    kept = {""}
     for node in model.graph.node:
         name = node.name or f"{node.output[0]}_node"
-        while name in taken:
+        while node.name in kept and name in taken:
             name += "_"
         taken.add(name)
+        kept.add(name)
         node.name = name
 
 

@@ -27,6 +27,7 @@ from edge_sdk.quality.measures import sqnr_db
 from tests.calibration.conftest import SPEC
 from tests.calibration.networks import frames, graph_of, hswish_model, residual_model, save, uneven_model
 from tests.calibration.test_choosing import drawn
+from tests.calibration.test_qdq import renamed
 
 WIDTH = 16
 
@@ -60,6 +61,12 @@ def test_factors_stand_where_only_convolutions_read_and_cost_no_kernel(graph: Gr
     # what goes round a block is read by its sum too, and a residual network needs none
     assert [site.tensor for site in sites_of(graph_of(hswish_model()))] == ["excited"]
     assert sites_of(graph_of(residual_model())) == ()
+
+
+@pytest.mark.parametrize("name", ["stem.on_equalised", "stem.on_factors", "stem.on_equalise"])
+def test_no_factor_stands_where_the_graph_has_its_names(name: str) -> None:
+    hostile = graph_of(renamed(uneven_model(), {"stem": name}))
+    assert [site.tensor for site in sites_of(hostile)] == ["deep.on", "excited", "flat.on"]
 
 
 def test_the_function_is_the_same(graph: Graph) -> None:

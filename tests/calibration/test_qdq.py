@@ -389,5 +389,9 @@ def test_nodes_without_a_name_get_one(tmp_path: Path) -> None:
     graph = load_graph(save(model, tmp_path / "model.onnx"))
     names = [node.name for node in graph.nodes]
     assert len(set(names)) == len(names) and names[:3] == ["stem_node", "same", "pool_node"]
+    # a name that is given stays, whatever comes before it
+    model.graph.node[2].name = "stem_node"
+    again = load_graph(save(model, tmp_path / "again.onnx"))
+    assert [node.name for node in again.nodes[:3]] == ["stem_node_", "same", "stem_node"]
     kept = qdq_from_onnx(graph, table(graph), layout="tensorrt", keep_float=["stem_node"])
     assert next(node for node in kept.graph.node if node.name == "stem_node").input[1] == "stem.weight"
