@@ -32,6 +32,7 @@ from training.strategies import SHIPPED, Strategy, strategy_named
 from training.taught import new_data, state_of
 from training.team import team
 from training.train import Progress, original_state, quiet
+from training.trunks import begin_as
 
 __all__ = ["Mentored", "read_mentored", "retrain"]
 
@@ -240,10 +241,12 @@ def _teacher(baseline: Checkpoint, name: str) -> CellNetwork:
 
 
 def _fresh(baseline: Checkpoint) -> CellNetwork:
-    """A network of the same kind that has learned nothing; a frozen trunk is what it was."""
+    """A network of the same kind that has learned nothing of these lines; a frozen trunk is what it was."""
     network = cell_network(**baseline.arguments)
     if network.frozen:
         network.trunk.load_state_dict(baseline.network.trunk.state_dict())
+    else:
+        begin_as(network, baseline.arguments, start=baseline.recipe.get("start"))
     return network
 
 

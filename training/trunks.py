@@ -19,7 +19,7 @@ from training.networks.cellnet import CellNetwork, cell_network
 from training.recipe import Recipe, pretrained_weights
 from training.trunk_file import arguments_of, put_weights, tensors_of
 
-__all__ = ["Start", "load_trunk", "start_of", "start_of_pretraining"]
+__all__ = ["Start", "begin_as", "load_trunk", "start_of", "start_of_pretraining"]
 
 SAID = {"resnet18": "slim"}
 """What a recipe calls a trunk whose factory has another name for it."""
@@ -90,6 +90,26 @@ def start_of_pretraining(recipe: Recipe, *, scratch: bool = False) -> Start:
     trunk = "slim" if recipe.trunk == "auto" and recipe.start is None else recipe.trunk
     found = start_of(recipe.model_copy(update={"trunk": trunk, "frozen": False}), classes=1, pooled=True)
     return Start({**(MOBILENET if trunk == "mobilenetv2" else {}), **found.arguments}, found.weights)
+
+
+def begin_as(network: CellNetwork, arguments: Mapping[str, Any], *, start: str | None) -> None:
+    """Give a fresh network whose trunk is trained what the first of its kind began with.
+
+    A MobileNetV2 begins with the file that is named, else with ImageNet weights; another trunk begins with nothing.
+
+    Args:
+        network: Of ``arguments``, not frozen.
+        arguments: Of the checkpoint that came before.
+        start: Of that checkpoint's recipe.
+
+    Raises:
+        ConfigError: These weights are not there any more.
+    """
+    if arguments.get("trunk") != "mobilenetv2":
+        return
+    found = start_of(Recipe(trunk="mobilenetv2", start=start, frozen=False), classes=1, pooled=False)
+    assert found.weights is not None  # it raises where they are missing
+    load_trunk(network, found.weights)
 
 
 def load_trunk(network: CellNetwork | AnchorNetwork, path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -11,16 +13,19 @@ from safetensors.torch import save_file
 
 from edge_sdk.errors import ConfigError, FormatError
 from edge_sdk.quality.datasets import lines_of, load_dataset
+from edge_sdk.vision.preprocess import PreprocessSpec
 from tests.training.drawn import write_set
+from training import retrain, trunks
 from training import train as training
-from training import trunks
+from training.checkpoint import Checkpoint
+from training.methods import contrastive
 from training.networks.cellnet import cell_network
 from training.networks.mobilenet import MobileNetV2
 from training.networks.resnet import ResNet18
 from training.recipe import Recipe
 from training.train import train
 from training.trunk_file import save_trunk, tensors_of
-from training.trunks import load_trunk, start_of, start_of_pretraining
+from training.trunks import begin_as, load_trunk, start_of, start_of_pretraining
 
 
 @pytest.fixture
@@ -72,6 +77,27 @@ def test_a_start_says_what_trunk_it_is_of_and_is_trained_whole_unless_kept(tmp_p
         start_of(Recipe(trunk="mobilenetv2", start=str(slim)), classes=1, pooled=True)
     with pytest.raises(ConfigError, match=r"of trunk mobilenetv2, but trunk is slim; give one of the two"):
         start_of(Recipe(trunk="slim", start=str(mobile)), classes=1, pooled=True)
+
+
+def test_a_mobilenet_that_is_trained_whole_never_begins_at_random_where_something_is_trained_anew(
+    weights: Path, tmp_path: Path
+) -> None:
+    whole = {"trunk": "mobilenetv2", "classes": 1, "frozen": False}
+    save_trunk(MobileNetV2(stages=5), tmp_path / "t", name="mobilenetv2", width=1.0, stages=5, told={})
+    for start, file in ((None, weights), (str(tmp_path / "t"), tmp_path / "t")):
+        base = Checkpoint(
+            network=cell_network(**whole), arguments=whole, preprocess=PreprocessSpec(width=64, height=64), cell_px=32,
+            classes=("dent",), lines={}, recipe={"start": start}, data={},
+        )  # fmt: skip
+        task: Any = SimpleNamespace(checkpoint=base, recipe=Recipe(seed=3))
+        for network in (retrain._fresh(base), contrastive._encoder(task)):
+            own = network.trunk.state_dict()
+            assert all(torch.equal(one, tensors_of(file)[name]) for name, one in own.items())
+    slim = {"trunk": "resnet18", "classes": 1, "width": 0.125, "stages": 2}
+    network = cell_network(**slim)
+    before = network.trunk.conv1.weight.clone()
+    begin_as(network, slim, start=None)
+    assert torch.equal(network.trunk.conv1.weight, before)
 
 
 def test_a_pretraining_begins_with_slim_imagenet_nothing_or_a_file(weights: Path, tmp_path: Path) -> None:

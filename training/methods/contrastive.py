@@ -33,7 +33,7 @@ from training.networks.prototypes import FACTORY, PrototypeNetwork, prototype_ne
 from training.networks.referenced import ordinary, referenced
 from training.statistics import Statistics, with_statistics
 from training.trunk_file import arguments_of
-from training.trunks import load_trunk
+from training.trunks import begin_as, load_trunk
 
 __all__ = ["contrastive", "contrastive_cross", "contrastive_joint", "triplet"]
 
@@ -119,6 +119,8 @@ def _encoder(task: Task) -> PrototypeNetwork:
     elif task.recipe.start is not None:
         arguments_of(Path(task.recipe.start))  # says so where it is gone
         load_trunk(network, Path(task.recipe.start))
+    else:
+        begin_as(network, checkpoint.arguments, start=checkpoint.recipe.get("start"))
     return network
 
 
