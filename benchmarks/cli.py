@@ -7,7 +7,6 @@ import importlib.util
 import inspect
 import json
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -142,7 +141,6 @@ def _run_one(identifier: str, *, quick: bool, folder: Path) -> Path:
     # a file changed meanwhile is another measurement
     source = Path(inspect.getfile(benchmark.run)).read_bytes()
     same = f"{machine.commit()} {hashlib.sha256(source).hexdigest()}"
-    begun = time.monotonic()
     with KeptSteps(memory, same=same, title=identifier) as steps:
         if steps.kept:
             talk.print(f"{identifier}: going on after {steps.kept} finished steps")
@@ -153,7 +151,7 @@ def _run_one(identifier: str, *, quick: bool, folder: Path) -> Path:
         benchmark,
         result,
         bounds=bounds,
-        took_s=time.monotonic() - begun,
+        took_s=steps.took_s,
         load_before=load_before,
         quick=quick,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -40,10 +41,11 @@ class KeptSteps:
         self._same = same
         self._kept: dict[str, object] = {}
         self._named: set[str] = set()
+        self._begun, self._before_s = time.monotonic(), 0.0
         with suppress(OSError, ValueError):
             before = json.loads(path.read_bytes())
             if before["same"] == same:
-                self._kept = before["steps"]
+                self._kept, self._before_s = before["steps"], float(before.get("took_s", 0.0))
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self._bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
         self._title = title
@@ -53,6 +55,11 @@ class KeptSteps:
     def kept(self) -> int:
         """How many steps an interrupted run had finished."""
         return len(self._kept)
+
+    @property
+    def took_s(self) -> float:
+        """Seconds until now, with those that an interrupted run took for the steps that are kept."""
+        return self._before_s + time.monotonic() - self._begun
 
     def __enter__(self) -> KeptSteps:
         self._bar.start()
@@ -80,7 +87,8 @@ class KeptSteps:
         if name not in self._kept:
             self._kept[name] = compute()
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(self._path, json.dumps({"same": self._same, "steps": self._kept}).encode())
+            said = {"same": self._same, "took_s": self.took_s, "steps": self._kept}
+            write_atomic(self._path, json.dumps(said).encode())
         self._bar.advance(self._task)
         # what comes back is what a resumed run would get, so both go the same way
         return json.loads(json.dumps(self._kept[name]))  # type: ignore[no-any-return]

@@ -70,12 +70,18 @@ def test_an_interrupted_run_resumes(places: Path, monkeypatch: pytest.MonkeyPatc
     measured(monkeypatch, fail_at=2)
     code, _, err = told("run", "R4")
     assert (code, err.strip().splitlines()[-1]) == (1, "interrupted; the same command goes on from here")
+    kept = places / "quick" / ".R4.steps"
+    said = json.loads(kept.read_bytes())
+    assert 0 < said["took_s"] < 60
+    kept.write_text(json.dumps({**said, "took_s": 1000.0}), encoding="utf-8")
     # the same source file, so the same measurement; only what is missing is computed
     computed = measured(monkeypatch)
     code, _, err = told("run", "R4")
     assert code == 0
     assert computed == ["round 2"]
     assert "R4: going on after 2 finished steps" in err
+    # the time is that of all steps, whoever ran them
+    assert json.loads((places / "results/runtime/R4.json").read_bytes())["took_s"] >= 1000
 
 
 def test_what_a_benchmark_needs_and_is_not_here_is_named(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
