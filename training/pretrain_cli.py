@@ -31,7 +31,7 @@ def pretrain(
     data: Annotated[list[Path], typer.Option(help="Folder of pictures; repeat for several. Labels are not looked at.")],
     out: Annotated[Path, typer.Option(help="File to write.")],
     objective: Annotated[
-        Objective, typer.Option(help="What to learn by; masked is what helped on five surfaces.")
+        Objective, typer.Option(help="What to learn by; masked came out highest on five surfaces.")
     ] = Objective.masked,
     trunk: Annotated[
         Trunk | None,
@@ -65,8 +65,9 @@ def pretrain(
       python -m training train --data pictures --start build/related.safetensors --out build/source
       python -m training pretrain --data related --trunk mobilenetv2 --out build/mobile.safetensors
 
-    masked is the default since of all objectives it gained most on five surfaces; MobileNetV2's ImageNet weights
-    gained several times as much: docs/how-to/pretrain.md.
+    masked is the default since of all objectives it came out highest on five surfaces, though none was surely better
+    than no pretraining; MobileNetV2's ImageNet weights, kept as they are, gained ten times as much:
+    docs/how-to/pretrain.md.
     Pictures of a set's part test are left out, as they are dealt with the same --seed.
     """
     with refusals():
