@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+import numpy as np
+
 from calibration.pictures import pictures_in
 from edge_sdk.documents import sha256_file
 from edge_sdk.errors import DatasetError
@@ -170,7 +172,8 @@ def usual_size(samples: Sequence[Sample], *, several: bool | None) -> tuple[tupl
     check_sides(samples)
     sizes = {one.image: picture_size(one.path) for one in samples}
     counts = Counter(sizes.values())
-    height, width = max(counts, key=lambda size: (_near(counts, size), counts[size]))
+    near = _near(counts)
+    height, width = max(counts, key=lambda size: (near[size], counts[size]))
     other = [one for one in samples if not _alike(sizes[one.image], (height, width))]
     share = 1 - len(other) / len(samples)
     if other and not (share < ONE_SIZE if several is None else several):
@@ -193,9 +196,10 @@ def _alike(size: tuple[int, int], other: tuple[int, int]) -> bool:
     return all(abs(side / usual - 1) <= NEARLY for side, usual in zip(size, other, strict=True))
 
 
-def _near(counts: Mapping[tuple[int, int], int], size: tuple[int, int]) -> int:
-    """Pictures of nearly this size."""
-    return sum(count for other, count in counts.items() if _alike(other, size))
+def _near(counts: Mapping[tuple[int, int], int]) -> dict[tuple[int, int], int]:
+    """By size the pictures of nearly this size; there may be as many sizes as pictures."""
+    sizes, of = np.array(list(counts), np.float64), np.array(list(counts.values()))
+    return {size: int(of[(np.abs(sizes / size - 1) <= NEARLY).all(axis=1)].sum()) for size in counts}
 
 
 def split_normals(samples: Sequence[Sample], *, seed: int) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
