@@ -49,18 +49,24 @@ def pictures(folder: Path, count: int, *, seed: int = 0) -> Path:
 def trained() -> torch.nn.Module:
     """The residual network after a few steps on drawn pictures."""
     torch.manual_seed(0)
-    torch.set_num_threads(1)
     network = residual()
+    return taught(network, network, rate=0.01)
+
+
+def taught(network: torch.nn.Module, part: torch.nn.Module, *, rate: float) -> torch.nn.Module:
+    """A network after a few steps of a part of it on drawn pictures: dark spots are defects."""
+    torch.set_num_threads(1)
     frames, truth = [], []
     for n in range(24):
         spot = (10 + 7 * n % 44, 12 + 11 * n % 40, 8) if n % 2 else None
         frames.append(preprocess(drawn_picture(SIDE, SIDE, seed=500 + n, spot=spot), SPEC))
         truth.append(float(n % 2))
     batch, wanted = torch.from_numpy(np.concatenate(frames)), torch.tensor(truth)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=0.01)
+    optimiser = torch.optim.AdamW(part.parameters(), lr=rate)
     for _ in range(60):
         optimiser.zero_grad()
-        cells = network(batch).cells
+        found = network(batch)
+        cells = found["cells"] if isinstance(found, dict) else found.cells
         loss = torch.nn.functional.binary_cross_entropy_with_logits(cells.amax((1, 2, 3)), wanted)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()

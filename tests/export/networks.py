@@ -112,3 +112,41 @@ class Eigen(nn.Module):
     def forward(self, frame: Tensor) -> dict[str, Tensor]:
         cells = self.head(frame)
         return {"cells": cells + torch.linalg.eigvals(cells @ cells.transpose(-1, -2)).real[:, :, None, :]}
+
+
+class Excited(nn.Module):
+    """Depthwise, h-swish, squeeze and excite, its channels of sizes as folding leaves them: INT8 costs it much.
+
+    ``(N, 3, H, W)`` to cells of 8 pixels.
+    """
+
+    def __init__(self, *, width: int = 16, blocks: int = 3) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, width, 3, 2, 1)
+        self.deep = nn.ModuleList(nn.Conv2d(width, width, 3, 1, 1, groups=width) for _ in range(blocks))
+        self.narrow = nn.ModuleList(nn.Conv2d(width, 4, 1) for _ in range(blocks))
+        self.excite = nn.ModuleList(nn.Conv2d(4, width, 1) for _ in range(blocks))
+        self.flat = nn.ModuleList(nn.Conv2d(width, width, 1) for _ in range(blocks))
+        self.pool = nn.MaxPool2d(4)
+        self.head = nn.Conv2d(width, 1, 1)
+        for name, value in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.normal_(value, 0, 0.2)
+            else:
+                nn.init.kaiming_normal_(value)
+            if name.startswith("deep") and name.endswith("weight"):
+                value.data *= torch.exp(torch.randn(width, 1, 1, 1))
+
+    def forward(self, frame: Tensor) -> dict[str, Tensor]:
+        x = nn.functional.hardswish(self.stem(frame))
+        for deep, narrow, excite, flat in zip(self.deep, self.narrow, self.excite, self.flat, strict=True):
+            y = nn.functional.hardswish(deep(x))
+            gate = excite(torch.relu(narrow(y.mean((2, 3), keepdim=True))))
+            x = x + flat(y * nn.functional.hardsigmoid(gate))
+        return {"cells": self.head(self.pool(x))}
+
+
+def excited(*, seed: int = 100) -> Excited:
+    """With random weights; a head alone is enough to find dark spots by them."""
+    torch.manual_seed(seed)
+    return Excited().eval()
