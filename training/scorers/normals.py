@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -118,11 +119,14 @@ def normals_in(folder: Path, *, seed: int = 0) -> Normals:
 
 
 def _of_good_folders(samples: tuple[Sample, ...]) -> tuple[tuple[Sample, ...], list[str]]:
-    """Of a plain folder with others in it: where one is named ``good`` or alike its pictures alone, else all."""
+    """Of a plain folder with others in it: where one is named ``good`` or alike its pictures alone, else all.
+
+    ``good_parts`` and ``defect-free`` say so too where no folder is named by the word alone; ``not_good`` does not.
+    """
     folders = {one.image: Path(one.image).parent.as_posix() for one in samples}
-    named = {
-        folder for folder in folders.values() if {part.casefold() for part in Path(folder).parts} & {*DEFAULT_HEALTHY}
-    }
+    named = {folder for folder in folders.values() if any(_is_good(part) for part in Path(folder).parts)}
+    if not named:
+        named = {folder for folder in folders.values() if any(_says_good(part) for part in Path(folder).parts)}
     others = sorted({folder for folder in folders.values() if folder not in named})
     if named and others:
         good = tuple(one for one in samples if folders[one.image] in named)
@@ -136,6 +140,15 @@ def _of_good_folders(samples: tuple[Sample, ...]) -> tuple[tuple[Sample, ...], l
     if len(others) > 1:
         return samples, [f"the pictures of {len(others)} folders are all taken for good parts"]
     return samples, []
+
+
+def _is_good(name: str) -> bool:
+    return name.casefold() in DEFAULT_HEALTHY
+
+
+def _says_good(name: str) -> bool:
+    words = re.findall(r"[a-z]+", name.casefold())
+    return any(map(_is_good, words)) and not {"not", "no", "non"} & set(words)
 
 
 def check_not_blank(samples: Sequence[Sample], root: Path) -> None:
@@ -178,8 +191,7 @@ def usual_size(samples: Sequence[Sample], *, several: bool | None) -> tuple[tupl
     share = 1 - len(other) / len(samples)
     if other and not (share < ONE_SIZE if several is None else several):
         named = ", ".join(
-            f"{one.path} is {wide} x {tall}"
-            for one, (tall, wide) in ((one, sizes[one.image]) for one in other[:SHOWN])
+            f"{one.path} is {wide} x {tall}" for one, (tall, wide) in ((one, sizes[one.image]) for one in other[:SHOWN])
         )
         more = f" and {len(other) - SHOWN} more differ" if len(other) > SHOWN else ""
         raise DatasetError(

@@ -19,7 +19,18 @@ def put(folder: Path, numbers: range) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("good", "bad"), [("good", "scratch"), ("OK", "NG"), ("line 1/Normal", "line 1/dent")])
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        ("good", "scratch"),
+        ("OK", "NG"),
+        ("line 1/Normal", "line 1/dent"),
+        ("good_parts", "bad_parts"),
+        ("MT_Free", "MT_Crack"),
+        ("good", "good_2"),
+        ("ok-2026", "not-ok-2026"),
+    ],
+)
 def test_of_folders_side_by_side_the_one_that_is_named_good_is_taken(tmp_path: Path, good: str, bad: str) -> None:
     put(tmp_path / good, range(9))
     put(tmp_path / bad, range(20, 24))
