@@ -90,11 +90,14 @@ class Judge:
         spec = self.manifest.preprocess
         outputs = outputs_of_frame(frame.pixels, spec, self._infer, out=self._input, adjust=self.adjust)
         inferred_ns = self._clock.monotonic_ns()
-        decode = self._boxes if self.manifest.postprocess.kind == "anchors" else self._cells
+        of_cells = self.manifest.postprocess.kind != "anchors"
+        decode = self._cells if of_cells else self._boxes
         confidence, found, ask = decode(outputs, frame.pixels.shape)
         told = None
         if overlap is not None:
-            told = overlap.told(found, self._thresholds, model=self.model, near=self._cell_on_frame)
+            told = overlap.told(
+                found, self._thresholds, model=self.model, near=self._cell_on_frame, of_cells=of_cells
+            )
             found = told.detections
         verdict, reason = decide(found, self._thresholds, self.labels)
         decided_ns = self._clock.monotonic_ns()
@@ -116,7 +119,7 @@ class Judge:
         )
 
     @property
-    def _cell_on_frame(self) -> float:
+    def _cell_on_frame(self) -> int:
         """Side of a cell in pixels of a frame that is cut into tiles; of a detector 1."""
         return (self.manifest.postprocess.cell_px or 1) * (self.manifest.preprocess.shrink or 1)
 
