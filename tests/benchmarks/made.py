@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from benchmarks.musts import Must
 
-__all__ = ["BOUNDS", "content", "write"]
+__all__ = ["BOUNDS", "Counted", "content", "write"]
+
+T = TypeVar("T")
 
 BOUNDS = {
     must.key: must
@@ -52,3 +55,20 @@ def write(folder: Path, made: dict[str, Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(made), encoding="utf-8")
     return path
+
+
+class Counted:
+    """``Steps`` that keeps their names and what they found, as JSON gives it back."""
+
+    def __init__(self) -> None:
+        self.expected, self.names = 0, list[str]()
+        self.found: dict[str, Any] = {}
+
+    def expect(self, steps: int) -> None:
+        self.expected = steps
+
+    def step(self, name: str, compute: Callable[[], T]) -> T:
+        self.names.append(name)
+        found: T = json.loads(json.dumps(compute()))
+        self.found[name] = found
+        return found

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -21,30 +18,13 @@ from benchmarks.adaptation import anomalib_worker, scorers
 from benchmarks.adaptation.scorers_fold import FORMS, KNOWING, KNOWN, fold_of, parts_of
 from benchmarks.adaptation.scorers_table import Judged, Table
 from benchmarks.adaptation.scorers_time import times_of
-from tests.training.scorers.normal_parts import plate
+from tests.benchmarks.made import Counted
+from tests.benchmarks.plates import write_set
 from training.networks.mobilenet import MobileNetV2
 from training.scorers.fitting import ScorerRecipe
 from training.scorers.network import METHODS
 
-T = TypeVar("T")
 SPEC = {"width": 64, "height": 64, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
-
-
-def write_set(folder: Path, *, good: int = 20, bad: int = 4) -> Path:
-    """Plates, the last of them dented, with their masks."""
-    (folder / "masks").mkdir(parents=True)
-    rows = [["image", "mask", "label"]]
-    for n in range(good + bad):
-        name, dented = f"{n:02}.png", n >= good
-        image, clean = plate(200 + n, dent=dented), plate(200 + n)
-        cv2.imwrite(str(folder / name), image)
-        if dented:
-            mask = cv2.dilate(255 * (image != clean).any(axis=2).astype(np.uint8), np.ones((3, 3), np.uint8))
-            cv2.imwrite(str(folder / "masks" / name), mask)
-        rows.append([name, f"masks/{name}" if dented else "", "dent" if dented else "good"])
-    with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)
-    return folder
 
 
 @pytest.mark.slow
@@ -71,21 +51,6 @@ def test_a_fold_is_judged_and_timed_in_every_form(tmp_path: Path, monkeypatch: p
     table = Table("gaussian, shared", judged, ours, {}, times)
     assert set(table.musts()) == {"E5.int8_fpr_shift_points", "E5.parity_max_abs"}
     assert table.musts()["E5.parity_max_abs"].value < 1e-3
-
-
-class Counted:
-    """``Steps`` that keeps their names."""
-
-    def __init__(self) -> None:
-        self.expected, self.names = 0, list[str]()
-
-    def expect(self, steps: int) -> None:
-        self.expected = steps
-
-    def step(self, name: str, compute: Callable[[], T]) -> T:
-        self.names.append(name)
-        found: T = json.loads(json.dumps(compute()))
-        return found
 
 
 @pytest.mark.parametrize("quick", [True, False])
