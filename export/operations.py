@@ -304,9 +304,11 @@ OPERATIONS: dict[str, Operation] = {
     "Gemm": _gemm,
     "GlobalAveragePool": lambda x, _: x[0].mean(_spatial(x[0]), keepdim=True),
     "GlobalMaxPool": lambda x, _: x[0].amax(_spatial(x[0]), keepdim=True),
+    "Greater": lambda x, _: x[0] > x[1],
     "HardSigmoid": lambda x, a: torch.clamp(a.get("alpha", 0.2) * x[0] + a.get("beta", 0.5), 0, 1),
     "HardSwish": lambda x, _: x[0] * torch.clamp(x[0] / 6 + 0.5, 0, 1),
     "Identity": lambda x, _: x[0],
+    "InstanceNormalization": lambda x, a: F.group_norm(x[0], x[0].shape[1], x[1], x[2], a.get("epsilon", 1e-5)),
     "LayerNormalization": _layer_norm,
     "LeakyRelu": lambda x, a: F.leaky_relu(x[0], a.get("alpha", 0.01)),
     "Log": lambda x, _: torch.log(x[0]),
@@ -314,6 +316,7 @@ OPERATIONS: dict[str, Operation] = {
     "Max": _of_all(torch.maximum),
     "MaxPool": _max_pool,
     "Min": _of_all(torch.minimum),
+    "Mish": lambda x, _: F.mish(x[0]),
     "Mul": lambda x, _: x[0] * x[1],
     "Neg": lambda x, _: -x[0],
     "PRelu": lambda x, _: torch.where(x[0] < 0, x[0] * x[1], x[0]),
@@ -341,5 +344,6 @@ OPERATIONS: dict[str, Operation] = {
     "Tanh": lambda x, _: torch.tanh(x[0]),
     "Transpose": lambda x, a: x[0].permute(a.get("perm", list(reversed(range(x[0].ndim))))),
     "Unsqueeze": _unsqueeze,
+    "Where": lambda x, _: torch.where(x[0], x[1], x[2]),
 }
 """By name."""

@@ -30,6 +30,8 @@ __all__ = ["SAME_DB", "FakeQuantised", "TorchGraph", "check_same"]
 SAME_DB = 60.0
 """Two runtimes that compute the same in float32 agree to about 120 dB; a misread attribute shows far below this."""
 
+_WITHOUT = "the calibrated graphs do without it"
+
 Read = Callable[[int, int, str, Tensor], Tensor]
 """From place of node, place among its inputs, name and value to what the node reads."""
 
@@ -52,7 +54,7 @@ class TorchGraph:
             if node.op_type not in OPERATIONS:
                 raise FormatError(
                     f"the graph holds {node.op_type} (node {node.name or node.output[0]}), which fine-tuning cannot "
-                    f"compute; it knows {', '.join(sorted(OPERATIONS))}"
+                    f"compute; {_WITHOUT}, or build the network of what it knows: {', '.join(sorted(OPERATIONS))}"
                 )
         self._said = [
             {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute} for node in graph.nodes
@@ -91,11 +93,11 @@ class TorchGraph:
     def _computed(self, place: int, node: NodeProto, given: list[Tensor | None]) -> tuple[Tensor, ...]:
         called = f"node {node.name or node.output[0]} ({node.op_type})"
         if len([name for name in node.output if name]) > 1 and node.op_type != "Split":
-            raise FormatError(f"{called} gives more than one result, which fine-tuning cannot compute")
+            raise FormatError(f"{called} gives more than one result, which fine-tuning cannot compute; {_WITHOUT}")
         try:
             made = OPERATIONS[node.op_type](given, self._said[place])
         except FormatError as error:
-            raise FormatError(f"{called} asks for {error}, which fine-tuning cannot compute") from error
+            raise FormatError(f"{called} asks for {error}, which fine-tuning cannot compute; {_WITHOUT}") from error
         except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
             said = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
             raise FormatError(f"{called} cannot be computed for fine-tuning ({said})") from error

@@ -150,3 +150,23 @@ def excited(*, seed: int = 100) -> Excited:
     """With random weights; a head alone is enough to find dark spots by them."""
     torch.manual_seed(seed)
     return Excited().eval()
+
+
+class Grouped(nn.Module):
+    """Normalises by groups of channels, which export writes as another operation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 8, 3, 2, 1), nn.GroupNorm(4, 8), nn.SiLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.GroupNorm(4, 16)
+        )
+        self.head = nn.Conv2d(16, 1, 1)
+
+    def forward(self, frame: Tensor) -> dict[str, Tensor]:
+        return {"cells": self.head(nn.functional.mish(self.body(frame)))}
+
+
+def grouped() -> Grouped:
+    """With random weights, the same ones every time."""
+    torch.manual_seed(0)
+    return Grouped().eval()

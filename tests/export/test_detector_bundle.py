@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -125,6 +126,18 @@ def test_the_station_reports_the_boxes_that_the_network_means(packed: Path, chec
             inspected += 1
     assert inspected == 48
     assert seen > 5
+
+
+def test_a_detectors_int8_layers_are_fine_tuned_and_judged_by_boxes_and_scores(
+    packed: Path, plates: Path, tmp_path: Path
+) -> None:
+    words = ("qat", packed / "model.onnx", "--pictures", plates, "--out", tmp_path, "--epochs", 2, "--json")
+    code, out, talk = call(export_app, *words)
+    assert code == 0, talk
+    said = json.loads(out)
+    assert len(said["losses"]) == 2 and (tmp_path / "tuned.safetensors").exists() is (said["tuned"] is not None)
+    for kind in ("trt", "cpu"):
+        assert said[kind]["before_db"] > 30 and said[kind]["after_db"] > said[kind]["before_db"] - 3
 
 
 def test_int8_is_compared_area_by_area_and_packed_where_it_holds(packed: Path) -> None:
