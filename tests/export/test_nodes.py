@@ -49,5 +49,5 @@ def test_a_u_net_survives_both_layouts(unet: ModelProto) -> None:
         session = open_session(qdq_from_onnx(graph, table, layout=layout), reference=layout == "tensorrt")
         wanted = np.concatenate([reference.run(frame)["cells"] for frame in frames[8:]])
         found = np.concatenate([session.run(frame)["cells"] for frame in frames[8:]])
-        # noise through random weights; a layout that rounds what it must not loses tens of dB
-        assert sqnr_db(wanted, found) > 26, layout
+        # on noise clips are independent, so the rule's weight on them costs TensorRT's layout 0.4 of 28.3 dB here
+        assert sqnr_db(wanted, found) > {"tensorrt": 27.8, "onnxruntime": 28}[layout], layout
