@@ -27,7 +27,7 @@ from training.methods.mixed import mixed, nrbn
 from training.methods.normals import Transferred
 from training.methods.task import Task
 from training.moments import Moments, statistics_from
-from training.normals_choice import Choice, chosen_by_audit
+from training.normals_choice import Choice, chosen_by_audit, shared_pictures
 from training.recipe import Recipe
 from training.scorers.network import FACTORY as SCORER
 from training.train import Progress, quiet
@@ -201,11 +201,11 @@ def _checked(
         how_many = "no normal picture" if not normals.count else "one normal picture alone"
         raise DatasetError(f"line {name} has {how_many}; give at least {LEAST} pictures of good parts, better 30")
     if audit is not None:
-        shared = sorted(set(audit.names) & set(normals.names))
-        if shared:
+        for normal, audited in shared_pictures(normals, audit).items():
+            called = "" if audited == normal else f" (as {audited})"
             raise DatasetError(
-                f"{shared[0]} is both a normal and in the audit, which would judge what was trained on it; take it out "
-                "of one of the two"
+                f"{normal} is both a normal and in the audit{called}, which would judge what was trained on it; take "
+                "it out of one of the two"
             )
     return tried
 

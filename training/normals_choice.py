@@ -5,6 +5,7 @@ An audit is drawn by lot from what is there to train with, whatever any model sa
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
@@ -18,7 +19,7 @@ from training.checkpoint import Checkpoint
 from training.data.views import Views
 from training.lines import predicted
 
-__all__ = ["MOST", "Choice", "audit_drawn", "chosen_by_audit", "standard_error"]
+__all__ = ["MOST", "Choice", "audit_drawn", "chosen_by_audit", "shared_pictures", "standard_error"]
 
 MOST = 30
 """Pictures of an audit: a few minutes of an operator."""
@@ -72,6 +73,26 @@ def audit_drawn(line: Line, *, seed: int, most: int = MOST) -> tuple[Sample, ...
     if not drawn:
         raise DatasetError(f"line {line.name} has no labelled picture in part train to draw an audit from; add some")
     return drawn
+
+
+def shared_pictures(normals: Views, audit: Views) -> dict[str, str]:
+    """Normals that an audit shows too: of each its name, and its name in the audit.
+
+    Pictures are the same where the network gets the same pixels of them.  Names say nothing: each is relative to a
+    folder of its own, so that two folders' ``000.png`` are two pictures, and a copy may be called anything.
+    """
+    audited = {content: name for name, content in _contents(audit)}
+    return {name: audited[content] for name, content in _contents(normals) if content in audited}
+
+
+def _contents(views: Views) -> list[tuple[str, str]]:
+    """Of each picture its name and a digest of its pixels, those of all its tiles."""
+    names = [""] * views.count
+    digests = [hashlib.sha256() for _ in names]
+    for name, image, picture in zip(views.names, views.images, views.pictures, strict=True):
+        names[picture] = name
+        digests[picture].update(image.tobytes())
+    return [(name, digest.hexdigest()) for name, digest in zip(names, digests, strict=True)]
 
 
 def chosen_by_audit(made: Mapping[str, Checkpoint], audit: Views, *, name: str = "new") -> Choice:

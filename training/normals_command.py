@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from edge_sdk.quality.datasets import Line, Lines, Sample, load_dataset
 from edge_sdk.quality.pictures import SUFFIXES
 from training.checkpoint import Checkpoint, check_place, load_checkpoint, save_checkpoint
 from training.data.views import Views, batches_of, views_of
-from training.moments import load_moments, moments_of, pooled, save_moments
+from training.moments import Moments, load_moments, moments_of, pooled, save_moments
 from training.normals import (
     DEFAULT,
     UNTRAINED,
@@ -28,7 +29,7 @@ from training.normals import (
     transfer,
     transfer_moments,
 )
-from training.normals_choice import MOST, audit_drawn
+from training.normals_choice import MOST, audit_drawn, shared_pictures
 from training.outcome import Work, write_transferred
 from training.scorers.normals import check_no_defect
 
@@ -159,10 +160,13 @@ def _normals(folder: Path | None, base: Checkpoint, lines: Lines | None, audit: 
     if lines is None:
         raise ConfigError("the new line's normals are missing; give --normals FOLDER, or --data with that line in it")
     line = lines.line(work.config.line or "new")
-    seen = set() if audit is None else set(audit.names)
-    samples = [one for one in line.train if one.healthy and one.image not in seen]
-    work.tell(f"normals are the {len(samples)} healthy pictures of line {line.name}, part train, that no audit shows")
-    return views_of(line, samples, base.preprocess, grid=base.grid, labelled=True)
+    samples = [one for one in line.train if one.healthy]
+    views = views_of(line, samples, base.preprocess, grid=base.grid, labelled=True)
+    if audit is not None:
+        audited = shared_pictures(views, audit)
+        views = views.taken(np.array([name not in audited for name in views.names], bool))
+    work.tell(f"normals are the {views.count} healthy pictures of line {line.name}, part train, that no audit shows")
+    return views
 
 
 def _audit(asked: str, base: Checkpoint, lines: Lines | None, seed: int) -> Views:
@@ -214,7 +218,13 @@ def _other_shape(samples: Sequence[Sample], base: Checkpoint) -> tuple[str, ...]
 
 
 def _pooled(asked: Asked, base: Checkpoint, name: str, work: Work, began: float) -> dict[str, Any]:
-    whole = pooled([load_moments(path) for path in asked.pool])
+    places = [(path, load_moments(path)) for path in asked.pool]
+    for (first, one), (second, other) in combinations(places, 2):
+        if _same(one, other):
+            raise ConfigError(
+                f"{second} holds the same statistics as {first}, whose pictures would count twice; leave one out"
+            )
+    whole = pooled([moments for _, moments in places])
     said: dict[str, Any] = {"pooled": len(asked.pool), "normals": whole.pictures}
     if asked.moments is not None:
         save_moments(whole, asked.moments)
@@ -223,6 +233,15 @@ def _pooled(asked: Asked, base: Checkpoint, name: str, work: Work, began: float)
         save_checkpoint(transfer_moments(base, whole, name=name), asked.out)
         said |= {"out": str(asked.out), "line": name, "method": DEFAULT}
     return {**said, "took_s": round(time.monotonic() - began, 2)}
+
+
+def _same(one: Moments, other: Moments) -> bool:
+    return one.of.keys() == other.of.keys() and all(
+        moment.count == other.of[name].count
+        and moment.mean.equal(other.of[name].mean)
+        and moment.variance.equal(other.of[name].variance)
+        for name, moment in one.of.items()
+    )
 
 
 def _said(found: Transfer, name: str) -> dict[str, Any]:

@@ -104,6 +104,46 @@ def test_a_tested_picture_is_found_in_an_audit_under_another_name(source: Path, 
     assert not (tmp_path / "no").exists()
 
 
+def audit_of(folder: Path, pictures: dict[str, Path]) -> Path:
+    """Every other one is called a dent."""
+    folder.mkdir()
+    for name, path in pictures.items():
+        shutil.copy(path, folder / name)
+    rows = [f"{name},{'dent' if n % 2 else 'good'}" for n, name in enumerate(pictures)]
+    (folder / "labels.csv").write_text("\n".join(["image,label", *rows]), encoding="utf-8")
+    return folder
+
+
+def test_an_audit_shows_a_normal_twice_by_its_content_and_not_by_its_name(
+    source: Path, good: Path, plates: Path, tmp_path: Path
+) -> None:
+    normals = sorted(good.iterdir())
+    others = sorted((plates / "images").glob("*[13579].png"))
+    named_alike = audit_of(tmp_path / "alike", dict(zip((path.name for path in normals), others[:6], strict=False)))
+    words = ("--normals", good, "--method", "statistics", "--method", "source")
+    said = done("transfer", source, *words, "--audit", named_alike, "--out", tmp_path / "out")
+    assert (said["normals"], said["audit"]["pictures"]) == (20, 6)
+
+    copy = audit_of(tmp_path / "copy", {"a.png": others[0], "b.png": normals[3]})
+    found = run("transfer", source, *words, "--audit", copy, "--out", tmp_path / "no")
+    assert found.exit_code == 1
+    assert last_line(found).startswith(f"{normals[3].name} is both a normal and in the audit (as b.png), which would")
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_place_is_not_pooled_twice(source: Path, good: Path, tmp_path: Path) -> None:
+    done("transfer", source, "--normals", good, "--moments", tmp_path / "a.safetensors")
+    shutil.copy(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    pools = ("--pool", tmp_path / "a.safetensors", "--pool", tmp_path / "b.safetensors")
+    found = run("transfer", source, *pools, "--out", tmp_path / "no")
+    assert found.exit_code == 2
+    assert last_line(found).endswith(
+        "b.safetensors holds the same statistics as "
+        f"{tmp_path}/a.safetensors, whose pictures would count twice; leave one out"
+    )
+    assert not (tmp_path / "no").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
