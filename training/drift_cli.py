@@ -19,7 +19,10 @@ def drift(
     now: Annotated[Path, typer.Option(help="What the line shows now: pictures, or a hub's export.")],
     out: Out,
     was: Annotated[
-        Path | None, typer.Option(help="What it showed before; without it the older half of the export's records.")
+        Path | None, typer.Option(
+            help="What it showed before, in pictures that the model was not made of; without it the older half of the "
+            "export's records."
+        ),
     ] = None,
     line: Annotated[str | None, typer.Option(help="Of a checkpoint; its only new line if not given.")] = None,
     since: Annotated[

@@ -56,7 +56,7 @@ class Told:
     @property
     def sentence(self) -> str:
         """What changed."""
-        cause = f"the picture {' and '.join(self.causes[:2])}" if self.causes else (
+        cause = f"the picture {' and '.join(self.causes)}" if self.causes else (
             "neither brightness nor colour, contrast or sharpness moved"
         )  # fmt: skip
         if self.verdict == "unchanged":
@@ -75,7 +75,10 @@ class Told:
         if self.verdict == "unchanged":
             return "leave everything as it is"
         if self.verdict == "more defects":
-            return "look at the parts; the model and its thresholds stand as they did"
+            return (
+                "look at the parts; the model and its thresholds stand as they did; but if --was shows pictures that "
+                "the model was made of, which it knows and scores lower, give others instead"
+            )
         if any("blurred" in one for one in self.causes):
             return "clean or focus the lens; no gain mends a blur"
         if self.adjust is not None:

@@ -243,6 +243,24 @@ def test_few_pictures_are_not_taken_for_harmless() -> None:
     assert replace(told, causes=(), adjust=None).advice.startswith("give 33 or more pictures of each, and look at them")
 
 
+def test_what_the_advice_rests_on_is_named() -> None:
+    causes = (
+        "changed its colour: blue 0.85, green 1.04, red 1.10 of the reference",
+        "lost contrast: 0.91 of the reference",
+        "became blurred: fine detail 0.44 of the reference",
+    )
+    told = Told("changed", causes, None, 1.0, (100, 60), None, None)
+    assert told.advice.startswith("clean or focus the lens")
+    assert told.sentence == f"the pictures changed and the scores moved by 1.00: the picture {' and '.join(causes)}"
+
+
+def test_scores_alone_may_have_moved_because_the_model_knows_what_was() -> None:
+    told = Told("more defects", (), None, 0.69, (50, 40), None, None)
+    assert told.advice.startswith("look at the parts; the model and its thresholds stand as they did")
+    assert "if --was shows pictures that the model was made of" in told.advice
+    assert told.advice.endswith("give others instead")
+
+
 def test_a_blurred_lens_is_to_be_cleaned_and_not_adjusted(bundle: Path, tmp_path: Path) -> None:
     found = compared(bundle, folder_of(tmp_path / "a"), folder_of(tmp_path / "b", seed=500, blur=1.5))
     assert "became blurred" in found.sentence and found.adjust is None
