@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from edge_sdk.arrays import Array, Bools, Image
 from edge_sdk.documents import sha256_hex
 from edge_sdk.errors import ConfigError, DatasetError
-from edge_sdk.quality.datasets import deal, load_dataset, read_image
+from edge_sdk.quality.datasets import deal, read_image
+from edge_sdk.quality.layouts import read_folder
 from edge_sdk.vision.preprocess import PreprocessSpec, fitted
 from training.data.streams import jittered
 from training.data.views import normalised
@@ -166,7 +167,7 @@ def pictures_of(folders: Sequence[Path], recipe: Recipe) -> tuple[Image, Preproc
     """All pictures of some sets but those of their parts test, as a square network's input sees them.
 
     Args:
-        folders: As ``load_dataset`` takes them, a set each.
+        folders: A set each, as ``load_dataset`` takes it, or pictures and nothing else.
         recipe: Side of the input, and the seed that parts are dealt by.
 
     Raises:
@@ -177,7 +178,7 @@ def pictures_of(folders: Sequence[Path], recipe: Recipe) -> tuple[Image, Preproc
     spec = PreprocessSpec(width=side, height=side, mean=half, std=half)
     found = []
     for folder in folders:
-        dataset = load_dataset(folder)
+        dataset = read_folder(folder, unlabelled=True)
         parts = deal(dataset, seed=recipe.seed)
         found += [fitted(read_image(one), spec) for one in dataset.samples if parts.get(one.image) != "test"]
     if not found:

@@ -85,21 +85,26 @@ def parts_of(root: Path, *, seed: int, known: int = 0) -> Parts:
 
 
 def _evenly(defects: Sequence[Sample], count: int, *, seed: int) -> tuple[Sample, ...]:
-    """One of each kind by turns, by lot, of a kind all of a group before the next, so that few groups are known.
+    """One of each kind by turns, by lot, each of another group, as the first defects of a line are of other parts.
 
     Raises:
         DatasetError: No defect would be left to judge.
     """
 
-    def lot(name: str) -> bytes:
-        return hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    def lot(one: Sample) -> bytes:
+        return hashlib.sha256(f"{seed}:{one.image}".encode()).digest()
 
     queues: dict[str, list[Sample]] = {}
-    for one in sorted(defects, key=lambda one: (lot(one.unit), lot(one.image)), reverse=True):
+    for one in sorted(defects, key=lot, reverse=True):
         queues.setdefault(one.label or "", []).append(one)
     found: list[Sample] = []
+    known: set[str] = set()
     while len(found) < count and any(queues.values()):
-        found += [queues[kind].pop() for kind in sorted(queues) if queues[kind]]
+        for kind in sorted(queues):
+            left = [one for one in queues[kind] if one.unit not in known]
+            queues[kind] = left[:-1]
+            found += left[-1:]
+            known |= {one.unit for one in left[-1:]}
     found = found[:count]
     if count and {one.unit for one in defects} <= {one.unit for one in found}:
         raise DatasetError(f"of {len(defects)} defects {count} are to be known, which leaves none to judge; give fewer")

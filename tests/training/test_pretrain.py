@@ -116,6 +116,16 @@ def test_pictures_to_be_tested_on_are_not_seen(tmp_path: Path) -> None:
     assert (spec.width, spec.height) == (64, 64)
 
 
+def test_a_folder_of_pictures_and_nothing_else_is_pretrained_on_too(tmp_path: Path) -> None:
+    shown = [one.path for one in load_dataset(write_set(tmp_path / "plates")).samples]
+    bare = tmp_path / "bare" / "of june"
+    bare.mkdir(parents=True)
+    for number, path in enumerate(shown):
+        (bare / f"{number}{path.suffix}").write_bytes(path.read_bytes())
+    found, _ = pictures_of([bare.parent], SMALL)
+    assert 0 < len(found) < len(shown)
+
+
 def test_a_training_starts_from_what_was_pretrained(tmp_path: Path) -> None:
     plates = write_set(tmp_path / "plates")
     words = ("--width", "0.125", "--side-px", "64", "--seed", "1")

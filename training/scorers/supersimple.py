@@ -8,8 +8,9 @@ classification head ``C``, both log-odds.  With ``y(p)`` 1 where noise was added
     L = mean_{y=0} max(0, S + T) + mean_{y=1} max(0, T - S) + focal(S, y) + focal(C, max_p y)
     focal(x, y) = mean -(1 - q)^4 log q,   q = sigmoid(x) where y is 1, sigmoid(-x) where it is 0
 
-Of a defective picture without a mask no place is known: it teaches ``C`` alone.  Without any defect the classification
-head passes no gradient to what is below it.  The map is
+Of a defective picture without a mask no place is known: it teaches ``C`` alone.  One with a mask is shown mirrored too,
+down, across and both; a mirrored part may be no good one, so the places of its defect alone count there, and ``C``
+does not hear of it.  Without any defect the classification head passes no gradient to what is below it.  The map is
 
     N(p) = softplus(z) / log 2,   z = (S(p) + g C - mu) / sigma
 
@@ -20,7 +21,7 @@ The paper scores pictures by ``C`` and places by ``S``; here a picture's score i
 The paper adapts features from random weights and adds noise of 0.015; here ``a`` begins as the whitening of the good
 parts, so that the noise is as large as they vary in every direction, and its length stands beside it, so that nothing
 need be learned to know their Gaussian distance.  Widths are a tenth of the paper's, as the trunk's are.  Left out are
-the smoothing of the map and, where there are defects, their flips and weights by distance.
+the smoothing of the map and, where there are defects, their weights by distance.
 
 Reference:
     Rolih, Fucka and Skocaj, SuperSimpleNet: unifying unsupervised and supervised learning for fast and reliable
@@ -32,7 +33,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -138,20 +139,41 @@ class Taught:
         good: ``(n, D, h, w)`` of ``joined_maps``, standardised, n at least 1.
         defects: ``(m, D, h, w)`` likewise, m may be 0.
         masks: ``(m, h, w)`` 1 where a defect is.
-        known: ``(m,)`` whether the mask is.
+        known: ``(m, h, w)`` 1 where somebody knows whether one is.
+        whole: ``(m,)`` whether the picture is as the line shows it, not mirrored.
     """
 
-    def __init__(self, good: Tensor, defects: Tensor, masks: Tensor, known: Tensor) -> None:
-        self.good, self.defects, self.masks, self.known = good, defects, masks, known
+    def __init__(self, good: Tensor, defects: Tensor, masks: Tensor, known: Tensor, whole: Tensor) -> None:
+        self.good, self.defects, self.masks, self.known, self.whole = good, defects, masks, known, whole
 
-    def drawn(self, chance: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Of a step: features ``(b, D, h, w)``, masks ``(b, h, w)``, known ``(b,)``; half defects where there are."""
+    def drawn(self, chance: np.random.Generator) -> Drawn:
+        """Of a step; half are defects where there are."""
         part = min(BATCH // 2, len(self.defects))
         bad = chance.choice(len(self.defects), part, replace=False) if part else np.zeros(0, int)
         good = chance.choice(len(self.good), min(BATCH - part, len(self.good)), replace=False)
-        rows = torch.cat([self.good[good], self.defects[bad]])
-        masks = torch.cat([torch.zeros(len(good), *self.good.shape[2:]), self.masks[bad]])
-        return rows, masks, torch.cat([torch.ones(len(good), dtype=torch.bool), self.known[bad]])
+        plain = torch.zeros(len(good), *self.good.shape[2:])
+        return Drawn(
+            torch.cat([self.good[good], self.defects[bad]]),
+            torch.cat([plain, self.masks[bad]]),
+            torch.cat([torch.ones_like(plain), self.known[bad]]),
+            torch.arange(len(good) + part) >= len(good),
+            torch.cat([torch.ones(len(good), dtype=torch.bool), self.whole[bad]]),
+        )
+
+
+class Drawn(NamedTuple):
+    """The b pictures of a step."""
+
+    rows: Tensor
+    """``(b, D, h, w)`` features."""
+    masks: Tensor
+    """``(b, h, w)``."""
+    known: Tensor
+    """``(b, h, w)``."""
+    defective: Tensor
+    """``(b,)``."""
+    whole: Tensor
+    """``(b,)``."""
 
 
 def truncated(places: Tensor, anomalous: Tensor, known: Tensor) -> Tensor:
@@ -255,21 +277,20 @@ def fit_supersimple(
     chance = np.random.default_rng([seed, 23])
 
     def losses(done: float) -> Terms:
-        rows, masks, known = taught.drawn(chance)
+        rows, masks, known, defective, whole = taught.drawn(chance)
         adapted = adapt(rows)
-        where = spots(len(rows), shape, chance) * (1 - masks)
-        # of a defect without a place any place may be one: noise there would be called by two names
-        where = where * known[:, None, None]
+        # where nothing is known any place may be a defect: noise there would be called by two names
+        where = spots(len(rows), shape, chance) * (1 - masks) * known
         noise = torch.from_numpy(chance.normal(0, NOISE, tuple(adapted.shape)).astype(np.float32))
         both = torch.cat([adapted, adapted + noise * where[:, None]])
         bad = torch.cat([masks, torch.maximum(masks, where)])[:, None]
-        sure = torch.cat([known, known]).to(bad.dtype)[:, None, None, None].expand_as(bad)
+        sure = torch.cat([known, known])[:, None]
         places, picture = judge(both, apart=not len(taught.defects))
-        whole = torch.maximum(bad.amax((2, 3)), 1 - sure[:, :, 0, 0])
+        shown = torch.maximum(bad.amax((2, 3)), defective.repeat(2)[:, None].to(bad.dtype))
         return {
             "l1": truncated(places, bad, sure),
             "focal": focal(places, bad, sure),
-            "picture": focal(picture[:, :, 0, 0], whole, torch.ones_like(whole)),
+            "picture": focal(picture[:, :, 0, 0], shown, whole.repeat(2)[:, None].to(bad.dtype)),
         }
 
     fit(

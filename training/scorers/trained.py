@@ -22,10 +22,12 @@ from training.scorers.stfpm import StudentHead, fit_student
 from training.scorers.supersimple import SuperSimpleHead, Taught, fit_supersimple
 from training.train import Progress
 
-__all__ = ["gaussian_beside", "teaching", "train_heads", "trained"]
+__all__ = ["gaussian_beside", "mirrored", "teaching", "train_heads", "trained"]
 
 POOL_BYTES = 256 * 2**20
 """Of pictures, or of their features, that a training draws from; of more a part is taken by lot."""
+MIRRORS = ((1,), (2,), (1, 2))
+"""Axes, of rows and of columns, that a known defect is mirrored along."""
 
 
 def trained(network: ScorerNetwork) -> bool:
@@ -94,9 +96,9 @@ def train_heads(
     def standardised(maps: Tensor) -> Tensor:
         return (maps - mean[:, None, None].float()) * scale[:, None, None].float()
 
-    shown, masks, known = _defects(defects, bytes_each, spec, network.stride, chance)
+    shown, masks, known, whole = mirrored(*_defects(defects, bytes_each, spec, network.stride, chance))
     fit_supersimple(
-        head, Taught(standardised(good), standardised(features(shown)), masks, known), mean, scale,
+        head, Taught(standardised(good), standardised(features(shown)), masks, known, whole), mean, scale,
         iterations=iterations, seed=seed, resume=resume, told=told, progress=progress,
     )  # fmt: skip
 
@@ -124,7 +126,7 @@ def _defects(
     """Batches of inputs; ``(m, h, w)`` in {0, 1} where the defect is; and ``(m,)`` whether somebody drew it and
     something of it is left on the grid.  Of tiles those in which some of it lies."""
     grid = (spec.height // stride, spec.width // stride)
-    most = max(SIZE, POOL_BYTES // bytes_each)
+    most = max(SIZE, POOL_BYTES // ((1 + len(MIRRORS)) * bytes_each))
     of = [samples[n] for n in sorted(chance.permutation(len(samples))[:most])]
     wholes = [_covered(one, spec, grid) for one in of]
     shown: list[Image] = []
@@ -142,6 +144,19 @@ def _defects(
             masks += [np.asarray(one >= CELL_COVERED, np.float32) for one in covered[taken]]
     found = torch.from_numpy(np.stack(masks)) if masks else torch.zeros(0, *grid)
     return shown, found, found.amax((1, 2)) > 0
+
+
+def mirrored(
+    shown: Sequence[Image], masks: Tensor, drawn: Tensor
+) -> tuple[list[Image], Tensor, Tensor, Tensor]:
+    """Defects as they are, then those that somebody drew, mirrored: what ``Taught`` takes, of images batches."""
+    known = drawn[:, None, None].expand_as(masks).to(masks.dtype)
+    ends = np.cumsum([len(images) for images in shown])
+    picked = [images[drawn[end - len(images) : end].numpy()] for images, end in zip(shown, ends, strict=True)]
+    flips = [masks[drawn].flip(axes) for axes in MIRRORS]
+    mirrored = [np.ascontiguousarray(np.flip(images, axes)) for axes in MIRRORS for images in picked if len(images)]
+    masks = torch.cat([masks, *flips])
+    return [*shown, *mirrored], masks, torch.cat([known, *flips]), torch.arange(len(masks)) < len(known)
 
 
 def _covered(sample: Sample, spec: PreprocessSpec, grid: tuple[int, int]) -> Floats:

@@ -32,6 +32,7 @@ from training.scorers.supersimple import (
     spots,
     truncated,
 )
+from training.scorers.trained import mirrored
 from training.train import quiet
 
 RECIPE = ScorerRecipe(method="supersimple", side_px=96, rank=40, alpha=0.1, iterations=60)
@@ -114,10 +115,10 @@ def taught_head(defects: int, *, known: bool = True, seed: int = 134) -> tuple[S
     good, _ = features(20, 135)
     bad, masks = features(defects, 136, lifted=True)
     said: list[dict[str, float]] = []
-    given = masks if known else torch.zeros_like(masks)
+    given, sure = (masks, torch.ones_like(masks)) if known else (torch.zeros_like(masks), torch.zeros_like(masks))
     fit_supersimple(
         head,
-        Taught(looked_at(good), looked_at(bad), given, torch.full((defects,), known)),
+        Taught(looked_at(good), looked_at(bad), given, sure, torch.ones(defects, dtype=torch.bool)),
         torch.zeros(12),
         torch.ones(12),
         iterations=40,
@@ -222,6 +223,34 @@ def test_defects_without_a_single_mask_teach_too(trunk: Path, tmp_path: Path) ->
     told = Normals(normals.root, normals.samples, normals.notes, bare)
     checkpoint, _, _ = fit_scorer(told, RECIPE.model_copy(update={"iterations": 10}), lent=trunk)
     assert f"{len(bare)} defects of the set's part train teach beside noise, 0 of them" in checkpoint.data["notes"][-2]
+
+
+def test_a_defect_that_somebody_drew_is_shown_mirrored_and_a_mirrored_part_is_no_good_one() -> None:
+    chance = np.random.default_rng(140)
+    shown = [chance.integers(0, 256, (size, 16, 16, 3), np.uint8) for size in (2, 1)]
+    masks = torch.from_numpy(chance.integers(0, 2, (3, 2, 2)).astype(np.float32))
+    images, where, known, whole = mirrored(shown, masks, torch.tensor([True, False, True]))
+    every = np.concatenate(images)
+    assert len(every) == len(where) == len(known) == len(whole) == 3 + 3 * 2
+    assert whole.tolist() == [True] * 3 + [False] * 6
+    np.testing.assert_array_equal(every[:3], np.concatenate(shown))
+    np.testing.assert_array_equal(every[3], shown[0][0, ::-1])
+    np.testing.assert_array_equal(where[3], masks[0].flip(0))
+    np.testing.assert_array_equal(every[8], shown[1][0, ::-1, ::-1])
+    np.testing.assert_array_equal(where[8], masks[2].flip(0, 1))
+    assert bool((known[0] == 1).all()) and bool((known[1] == 0).all())
+    assert torch.equal(known[3:], where[3:])
+
+
+def test_of_a_mirrored_part_neither_a_place_beside_the_defect_nor_the_picture_is_learned() -> None:
+    good, _ = features(4, 141)
+    bad, masks = features(2, 142, lifted=True)
+    taught = Taught(good, bad, masks, masks, torch.zeros(2, dtype=torch.bool))
+    rows, where, known, defective, whole = taught.drawn(np.random.default_rng(143))
+    assert len(rows) == len(where) == 6
+    assert defective.tolist() == [False] * 4 + [True] * 2
+    assert whole.tolist() == [True] * 4 + [False] * 2
+    assert torch.equal(known[defective], where[defective]) and bool((known[~defective] == 1).all())
 
 
 def test_nothing_is_rounded_since_its_heads_look_for_noise() -> None:
