@@ -230,6 +230,11 @@ def _pooled(asked: Asked, base: Checkpoint, name: str, work: Work, began: float)
         save_moments(whole, asked.moments)
         said["moments"] = str(asked.moments)
     if asked.out is not None:
+        if base.network.frozen:
+            work.tell(
+                "the trunk is frozen: normalised by another line's normals it ranked pictures worse than as it was "
+                "pretrained; try the model as it is beside it, with a threshold of normals: transfer --method source"
+            )
         save_checkpoint(transfer_moments(base, whole, name=name), asked.out)
         said |= {"out": str(asked.out), "line": name, "method": DEFAULT}
     return {**said, "took_s": round(time.monotonic() - began, 2)}

@@ -131,6 +131,19 @@ def test_an_audit_shows_a_normal_twice_by_its_content_and_not_by_its_name(
     assert not (tmp_path / "no").exists()
 
 
+def test_pooling_over_a_frozen_trunk_says_what_it_costs(plates: Path, good: Path, tmp_path: Path) -> None:
+    start = tmp_path / "trunk.safetensors"
+    small = ("--side-px", "64", "--width", "0.125", "--iterations", "2", "--seed", "1")
+    done("pretrain", "--data", good, "--batch", "4", "--out", start, *small)
+    words = ("--gap", "lamp", "--start", start, "--frozen", *small)
+    done("train", "--data", plates, "--out", tmp_path / "frozen", *words)
+    done("transfer", tmp_path / "frozen", "--normals", good, "--moments", tmp_path / "a.safetensors")
+    found = run("transfer", tmp_path / "frozen", "--pool", tmp_path / "a.safetensors", "--out", tmp_path / "out")
+    assert found.exit_code == 0
+    assert "try the model as it is beside it, with a threshold of normals: transfer --method source" in found.output
+    assert load_checkpoint(tmp_path / "out").line("new").pictures == 20
+
+
 def test_a_place_is_not_pooled_twice(source: Path, good: Path, tmp_path: Path) -> None:
     done("transfer", source, "--normals", good, "--moments", tmp_path / "a.safetensors")
     shutil.copy(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
