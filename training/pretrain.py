@@ -85,7 +85,7 @@ def pretrain(
     spec: PreprocessSpec,
     recipe: Recipe,
     *,
-    objective: Objective = "masked",
+    objective: Objective = "core",
     scratch: bool = False,
     resume: Path | None = None,
     progress: Progress = quiet,

@@ -130,8 +130,8 @@ def test_a_training_starts_from_what_was_pretrained(tmp_path: Path) -> None:
     plates = write_set(tmp_path / "plates")
     words = ("--width", "0.125", "--side-px", "64", "--seed", "1")
     told = ("pretrain", "--data", plates, *words, "--iterations", 3, "--batch", 4)
-    assert done(*told, "--out", tmp_path / "m")["objective"] == "masked"  # what E7's figures speak for
-    said = done(*told, "--out", tmp_path / "t", "--objective", "core")
+    assert set(done(*told, "--out", tmp_path / "m", "--objective", "masked")["first"]) == {"restoration"}
+    said = done(*told, "--out", tmp_path / "t")
     assert (said["objective"], set(said["first"])) == ("core", {"contrast", "restoration"})
     out = tmp_path / "source"
     done("train", "--data", plates, "--gap", "lamp", "--start", tmp_path / "t", "--out", out, "--iterations", 1,
