@@ -65,8 +65,8 @@ def pretrain(
       python -m training train --data pictures --start build/related.safetensors --out build/source
       python -m training pretrain --data related --trunk mobilenetv2 --out build/mobile.safetensors
 
-    core is the default: on MobileNetV2 from nothing it was the one objective surely better than no pretraining, by little
-    and over three seeds; MobileNetV2's ImageNet weights gained six times as much: docs/how-to/pretrain.md.
+    core is the default: on MobileNetV2 from nothing it was the one objective surely better than no pretraining, by
+    little and over three seeds; ImageNet weights gained six times as much: docs/how-to/pretrain.md.
     Pictures of a set's part test are left out, as they are dealt with the same --seed.
     """
     with refusals():
