@@ -96,7 +96,9 @@ def train_heads(
     def standardised(maps: Tensor) -> Tensor:
         return (maps - mean[:, None, None].float()) * scale[:, None, None].float()
 
-    shown, masks, known, whole = mirrored(*_defects(defects, bytes_each, spec, network.stride, chance))
+    most = max(SIZE, POOL_BYTES // bytes_each)
+    found = _defects(defects, most, spec, network.stride, chance)
+    shown, masks, known, whole = mirrored(*found, most=most)
     fit_supersimple(
         head, Taught(standardised(good), standardised(features(shown)), masks, known, whole), mean, scale,
         iterations=iterations, seed=seed, resume=resume, told=told, progress=progress,
@@ -121,12 +123,11 @@ def _pool(
 
 
 def _defects(
-    samples: Sequence[Sample], bytes_each: int, spec: PreprocessSpec, stride: int, chance: np.random.Generator
+    samples: Sequence[Sample], most: int, spec: PreprocessSpec, stride: int, chance: np.random.Generator
 ) -> tuple[list[Image], Tensor, Tensor]:
-    """Batches of inputs; ``(m, h, w)`` in {0, 1} where the defect is; and ``(m,)`` whether somebody drew it and
-    something of it is left on the grid.  Of tiles those in which some of it lies."""
+    """Batches of inputs, at most so many; ``(m, h, w)`` in {0, 1} where the defect is; and ``(m,)`` whether somebody
+    drew it and something of it is left on the grid.  Of tiles those in which some of it lies."""
     grid = (spec.height // stride, spec.width // stride)
-    most = max(SIZE, POOL_BYTES // ((1 + len(MIRRORS)) * bytes_each))
     of = [samples[n] for n in sorted(chance.permutation(len(samples))[:most])]
     wholes = [_covered(one, spec, grid) for one in of]
     shown: list[Image] = []
@@ -147,16 +148,27 @@ def _defects(
 
 
 def mirrored(
-    shown: Sequence[Image], masks: Tensor, drawn: Tensor
+    shown: Sequence[Image], masks: Tensor, drawn: Tensor, *, most: int
 ) -> tuple[list[Image], Tensor, Tensor, Tensor]:
-    """Defects as they are, then those that somebody drew, mirrored: what ``Taught`` takes, of images batches."""
+    """Defects as they are, then those that somebody drew mirrored, as many as there is room for.
+
+    Args:
+        shown: Batches of m inputs.
+        masks: ``(m, h, w)`` in {0, 1}.
+        drawn: ``(m,)`` whether the mask was drawn.
+        most: Inputs, mirrored ones among them; those as they are all stay.
+
+    Returns:
+        Batches of inputs, and of ``Taught`` ``masks``, ``known`` and ``whole``.
+    """
     known = drawn[:, None, None].expand_as(masks).to(masks.dtype)
+    some = drawn & (drawn.cumsum(0) <= (most - len(masks)) // len(MIRRORS))
     ends = np.cumsum([len(images) for images in shown])
-    picked = [images[drawn[end - len(images) : end].numpy()] for images, end in zip(shown, ends, strict=True)]
-    flips = [masks[drawn].flip(axes) for axes in MIRRORS]
-    mirrored = [np.ascontiguousarray(np.flip(images, axes)) for axes in MIRRORS for images in picked if len(images)]
+    picked = [images[some[end - len(images) : end].numpy()] for images, end in zip(shown, ends, strict=True)]
+    flips = [masks[some].flip(axes) for axes in MIRRORS]
+    turned = [np.ascontiguousarray(np.flip(images, axes)) for axes in MIRRORS for images in picked if len(images)]
     masks = torch.cat([masks, *flips])
-    return [*shown, *mirrored], masks, torch.cat([known, *flips]), torch.arange(len(masks)) < len(known)
+    return [*shown, *turned], masks, torch.cat([known, *flips]), torch.arange(len(masks)) < len(known)
 
 
 def _covered(sample: Sample, spec: PreprocessSpec, grid: tuple[int, int]) -> Floats:

@@ -229,7 +229,7 @@ def test_a_defect_that_somebody_drew_is_shown_mirrored_and_a_mirrored_part_is_no
     chance = np.random.default_rng(140)
     shown = [chance.integers(0, 256, (size, 16, 16, 3), np.uint8) for size in (2, 1)]
     masks = torch.from_numpy(chance.integers(0, 2, (3, 2, 2)).astype(np.float32))
-    images, where, known, whole = mirrored(shown, masks, torch.tensor([True, False, True]))
+    images, where, known, whole = mirrored(shown, masks, torch.tensor([True, False, True]), most=9)
     every = np.concatenate(images)
     assert len(every) == len(where) == len(known) == len(whole) == 3 + 3 * 2
     assert whole.tolist() == [True] * 3 + [False] * 6
@@ -240,6 +240,14 @@ def test_a_defect_that_somebody_drew_is_shown_mirrored_and_a_mirrored_part_is_no
     np.testing.assert_array_equal(where[8], masks[2].flip(0, 1))
     assert bool((known[0] == 1).all()) and bool((known[1] == 0).all())
     assert torch.equal(known[3:], where[3:])
+
+
+@pytest.mark.parametrize(("most", "more"), [(1, 0), (5, 0), (6, 1), (8, 1), (9, 2), (100, 2)])
+def test_mirrored_defects_take_the_room_that_is_left_and_no_other_ones_place(most: int, more: int) -> None:
+    shown, masks = [np.zeros((3, 16, 16, 3), np.uint8)], torch.ones(3, 2, 2)
+    images, where, known, whole = mirrored(shown, masks, torch.tensor([True, False, True]), most=most)
+    assert sum(map(len, images)) == len(where) == len(known) == len(whole) == 3 + 3 * more
+    assert known[:3, 0, 0].tolist() == [1, 0, 1]
 
 
 def test_of_a_mirrored_part_neither_a_place_beside_the_defect_nor_the_picture_is_learned() -> None:
