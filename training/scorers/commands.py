@@ -185,7 +185,10 @@ def commission(
     bundle: Annotated[
         Path, typer.Option("--bundle", metavar="OUT", help="NAME-VERSION.bundle to write, or a folder for everything.")
     ],
-    method: Annotated[Scorer, typer.Option(help="How it is known what normal is.")] = Scorer.gaussian,
+    method: Annotated[
+        Scorer | None,
+        typer.Option(help="How it is known what normal is; patchcore if not given, or gaussian with --covariance."),
+    ] = None,
     covariance: ScorerCovariance = None,
     alpha: ScorerAlpha = None,
     lent: ScorerTrunk = None,
@@ -238,7 +241,8 @@ def commission(
         place = place_of(bundle, normals)
         side = None if side_px is None else 16 * round(side_px / 16)
         told = scorer_settings(
-            method, covariance, alpha, side, seed, iterations, backbone, weights,
+            method or (Scorer.gaussian if covariance else Scorer.patchcore),
+            covariance, alpha, side, seed, iterations, backbone, weights,
             defect_px=defect_px, tile_overlap_px=tile_overlap_px, shrink=shrink,
         )  # fmt: skip
         recipe = _recipe(told, threads)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,11 @@ from edge_sdk.vision.preprocess import PreprocessSpec
 from training.checkpoint import Checkpoint
 from training.data.views import normalised
 from training.scorers.network import ScorerNetwork
+from training.scorers.patchcore import PatchCoreHead
 from training.scorers.pieces import Wholes, batches
 from training.train import Progress, quiet
 
-__all__ = ["Distances", "PieceDistances", "distances_of", "distances_of_pieces", "scorer_of"]
+__all__ = ["Distances", "PieceDistances", "distances_as_new", "distances_of", "distances_of_pieces", "scorer_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,4 +115,41 @@ def distances_of_pieces(
             speaks.append(batch.speaks)
             pictures.append(batch.pictures)
             progress(what, int(batch.pictures[-1]) + 1, len(samples), {})
+    return PieceDistances(np.concatenate(maps), np.concatenate(speaks), np.concatenate(pictures))
+
+
+def distances_as_new(
+    network: ScorerNetwork,
+    samples: Sequence[Sample],
+    spec: PreprocessSpec,
+    *,
+    remembered: Array,
+    each: int | None = None,
+    what: str = "measure distances",
+    progress: Progress = quiet,
+) -> PieceDistances:
+    """What a bank would say of the good parts that fitted it if it did not know them.
+
+    It knows its own parts by heart, and best where good parts differ most, which it remembers before all else.  So of
+    each picture the features of its own part are left out, unless the bank has no others.
+
+    Args:
+        network: Of ``patchcore``.
+        samples: That fitted it.
+        spec: Of the network's input.
+        remembered: ``(B,)`` the unit that each feature of the bank is of.
+        each: See ``batches``.
+        what: Of the progress.
+        progress: Told of every picture.
+    """
+    head = network.head
+    assert isinstance(head, PatchCoreHead)
+    found: list[PieceDistances] = []
+    for number, one in enumerate(samples):
+        own = torch.from_numpy(remembered == one.unit)
+        with head.without(own & ~own.all()):
+            seen = distances_of_pieces(network, [one], spec, each=each)
+        found.append(replace(seen, pictures=seen.pictures + number))
+        progress(what, number + 1, len(samples), {})
+    maps, speaks, pictures = zip(*((one.maps, one.speaks, one.pictures) for one in found), strict=True)
     return PieceDistances(np.concatenate(maps), np.concatenate(speaks), np.concatenate(pictures))

@@ -77,11 +77,14 @@ class Joined(nn.Module):
         strides: Of each stage.
         stride: Of the grid.
         width: Rows of ``W``.
+        fade: Beside the picture lies 0, which the average counts: a place near the border is nearer to 0.
     """
 
-    def __init__(self, channels: Sequence[int], strides: Sequence[int], *, stride: int, width: int) -> None:
+    def __init__(
+        self, channels: Sequence[int], strides: Sequence[int], *, stride: int, width: int, fade: bool = False
+    ) -> None:
         super().__init__()
-        self.strides, self.stride, self.width = tuple(strides), stride, width
+        self.strides, self.stride, self.width, self.fade = tuple(strides), stride, width, fade
         self.by_stage = nn.ModuleList(
             nn.Conv2d(inputs, width, 1, bias=number == 0) for number, inputs in enumerate(channels)
         )
@@ -92,7 +95,7 @@ class Joined(nn.Module):
         joined = whole[0]
         for one in whole[1:]:
             joined = joined + one
-        return averaged(joined)
+        return averaged(joined, fade=self.fade)
 
     def set_linear(self, weight: Tensor, bias: Tensor) -> None:
         """Make it ``weight f + bias``, ``(width, D)`` and ``(width,)`` over the concatenated channels."""
@@ -152,6 +155,6 @@ def _on_grid(x: Tensor, own: int, stride: int) -> Tensor:
     return F.interpolate(x, scale_factor=own // stride, mode="nearest") if own > stride else x
 
 
-def averaged(x: Tensor) -> Tensor:
-    """``(N, C, h, w)`` over 3 x 3 cells, at the border over those that there are."""
-    return F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+def averaged(x: Tensor, *, fade: bool = False) -> Tensor:
+    """``(N, C, h, w)`` over 3 x 3 cells, at the border over those that there are; with ``fade`` over zeros too."""
+    return F.avg_pool2d(x, 3, 1, 1, count_include_pad=fade)

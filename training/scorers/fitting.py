@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -24,7 +25,7 @@ from training.data.tiles import grid_of
 from training.data.views import normalised
 from training.networks.cellnet import CellNetwork
 from training.scorers.cutting import check_alike, cut_or_not, said_of_size, spec_of
-from training.scorers.distances import Distances, distances_of, distances_of_pieces
+from training.scorers.distances import Distances, distances_as_new, distances_of, distances_of_pieces
 from training.scorers.embedding import channel_scale, joined_maps
 from training.scorers.gaussian import Covariance, GaussianFit, GaussianHead
 from training.scorers.lending import Lent, lent_trunk
@@ -57,7 +58,7 @@ RIM = 64
 class ScorerRecipe(Document):
     """Everything besides the pictures that a scorer depends on."""
 
-    method: Literal["gaussian", "patchcore", "stfpm", "supersimple"] = "gaussian"
+    method: Literal["gaussian", "patchcore", "stfpm", "supersimple"] = "patchcore"
     covariance: Covariance = "block"
     """Of ``gaussian``: one for all places, one a block of cells, or one a place, full or diagonal."""
     rank: int = Field(100, ge=1, le=512)
@@ -131,16 +132,15 @@ def fit_scorer(
     network = scorer_network(**arguments)
     put_weights(network.stages.trunk, trunk.weights, source=trunk.source)
     defects = teaching(normals.defects, spec) if recipe.method == "supersimple" else ()
-    fits, doubts = _fitted_without_suspects(network, fits, defects, spec, recipe, resume, progress)
+    fits, doubts, remembered = _fitted_without_suspects(network, fits, defects, spec, recipe, resume, progress)
     if recipe.method == "supersimple":
         doubts += (_taught_by(defects),)
     if not alike and spec.tile_overlap_px is None:
         doubts += (_stretched(spec, unasked=several is None),)
     some = fits[:: math.ceil(len(fits) / RIM)]
     assert network.rim is not None  # asked for in _started
-    near = distances_of_pieces(
-        network, some, spec, each=tiles_each(spec, len(fits)), what="even out the border", progress=progress
-    )
+    looked = distances_of_pieces if remembered is None else partial(distances_as_new, remembered=remembered)
+    near = looked(network, some, spec, each=tiles_each(spec, len(fits)), what="even out the border", progress=progress)
     network.rim.set_from(near.maps, near.speaks)
     said = distances_of(network, holds, spec, what="set the threshold", progress=progress)
     strange = suspicious(said.highest)
@@ -205,17 +205,21 @@ def _fitted_without_suspects(
     recipe: ScorerRecipe,
     resume: Path | None,
     progress: Progress,
-) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
+) -> tuple[tuple[Sample, ...], tuple[str, ...], Array | None]:
     """Fit without those that lie far beyond the others; they set no threshold, so none is moved.
 
     What is trained learns a defect by heart, a bank remembers it before all else, and to a place's own covariance it is
     one of few, so none is surprised by it: a Gaussian of all places looks there first.
+
+    Returns:
+        Those that were fitted, what to say of the others, and what ``_fit`` gave.
     """
     looking = network
     if not isinstance(network.head, GaussianHead) or network.head.covariance != "shared":
         looking = gaussian_beside(network, spec, stride=recipe.stride, rank=recipe.rank)
     what, each = f"fit {recipe.method}", tiles_each(spec, len(samples))
-    _fit(looking, samples, spec, recipe, progress, each=each, what=what if looking is network else "look at good parts")
+    step = what if looking is network else "look at good parts"
+    remembered = _fit(looking, samples, spec, recipe, progress, each=each, what=step)
     seen = distances_of_pieces(looking, samples, spec, each=each, what="look for defects", progress=progress)
     assert network.rim is not None
     strange = suspicious(seen.highest(rim_of(seen.maps, network.rim.count, seen.speaks)))
@@ -227,11 +231,11 @@ def _fitted_without_suspects(
             iterations=recipe.iterations, seed=recipe.seed, resume=resume, told=told, progress=progress,
         )  # fmt: skip
     elif looking is not network or strange.any():
-        _fit(network, kept, spec, recipe, progress, each=each, what=what)
+        remembered = _fit(network, kept, spec, recipe, progress, each=each, what=what)
     if not strange.any():
-        return samples, ()
+        return samples, (), remembered
     doubt = f"{named(samples, strange)} lie far beyond the other good parts and are not fitted; are they defective?"
-    return kept, (doubt,)
+    return kept, (doubt,), remembered
 
 
 def _fit(
@@ -243,30 +247,37 @@ def _fit(
     *,
     each: int | None,
     what: str,
-) -> None:
+) -> Array | None:
+    """Fit in one pass, and tell of a bank ``(B,)`` the unit that each feature is of."""
     stages, stride = network.stages, recipe.stride
+    units, parts = np.unique([one.unit for one in samples], return_inverse=True)
     with torch.no_grad():
 
         def seen_of(batch: Batch) -> tuple[Tensor, Tensor | None]:
-            maps = joined_maps(stages(normalised(batch.images, spec)), stages.strides, stride)
+            maps = stages(normalised(batch.images, spec))
             # what another tile speaks for is seen there, and padding is no part
-            return maps, None if batch.speaks.all() else torch.from_numpy(batch.speaks)
+            speaks = None if batch.speaks.all() else torch.from_numpy(batch.speaks)
+            return joined_maps(maps, stages.strides, stride), speaks
 
         first = batches(samples[:FIRST], spec, stride=stride, each=None if each is None else min(each, SOME))
         mean, scale = channel_scale(_rows(*seen_of(batch)) for batch in first)
-        fit: GaussianFit | PatchCoreFit
+        whole = batches(samples, spec, stride=stride, each=each)
         if isinstance(network.head, GaussianHead):
-            fit = GaussianFit(network.head, scale, seed=recipe.seed)
-        else:
-            fit = PatchCoreFit(cast(PatchCoreHead, network.head), scale, mean, seed=recipe.seed)
-        for batch in batches(samples, spec, stride=stride, each=each):
-            maps, speaks = seen_of(batch)
-            if isinstance(fit, GaussianFit):
-                fit.see(maps, speaks)
-            else:
-                fit.see(_rows(maps, speaks))
+            gaussian = GaussianFit(network.head, scale, seed=recipe.seed)
+            for batch in whole:
+                gaussian.see(*seen_of(batch))
+                progress(what, int(batch.pictures[-1]) + 1, len(samples), {})
+            gaussian.finish()
+            return None
+        head = cast(PatchCoreHead, network.head)
+        bank = PatchCoreFit(head, scale, mean, seed=recipe.seed)
+        for batch in whole:
+            places = head.joined(stages(normalised(batch.images, spec))).permute(0, 2, 3, 1)
+            owners = np.repeat(parts[batch.pictures], batch.speaks.sum(axis=(1, 2)))
+            bank.see(places[torch.from_numpy(batch.speaks)], torch.from_numpy(owners))
             progress(what, int(batch.pictures[-1]) + 1, len(samples), {})
-        fit.finish()
+        chosen = bank.finish(lambda done, count: progress("choose what is remembered", done, count, {}))
+        return np.asarray(units[chosen.numpy()])
 
 
 def _rows(maps: Tensor, speaks: Tensor | None) -> Tensor:
@@ -302,7 +313,7 @@ def _started(
     common: dict[str, Any] = {"method": recipe.method, **place, **trunk.arguments}
     by_method: dict[str, dict[str, Any]] = {
         "gaussian": {"covariance": recipe.covariance},
-        "patchcore": {"bank": min(recipe.bank, max(1, round(BANKED * pictures * cells)))},
+        "patchcore": {"bank": min(recipe.bank, max(1, round(BANKED * pictures * cells))), "fade": True},
         "stfpm": {},
         "supersimple": {},
     }

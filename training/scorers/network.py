@@ -130,7 +130,7 @@ def scorer_network(
         rank: Dimensions of the projected feature; nothing to ``stfpm``.
         rim: Distances at the border are evened out, see ``training.scorers.rim``; checkpoints of before do not.
         smooth: Distances are averaged over 3 x 3 cells; checkpoints of before do not.
-        options: Of the method: ``covariance``, or ``bank``.
+        options: Of the method: ``covariance``, or ``bank`` and ``fade``; checkpoints of before do not fade.
 
     Raises:
         ConfigError: There is no such trunk, method or stage, or the input does not suit the stages.

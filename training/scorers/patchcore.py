@@ -6,7 +6,9 @@ With ``e(p)`` in R^d the feature of a place, standardised, centred and projected
 
 The bracket is a 1x1 convolution with the weights ``-2 m_b`` and the bias ``|m_b|^2``, so the nearest neighbour is exact
 and there is no loop, no TopK and no table of distances.  The bank is a greedy coreset, the normal farthest from all
-chosen so far, found on a random projection; of very many normals a random sample of bounded size is looked at.
+chosen so far, found on a random projection; of very many normals a random sample of bounded size is looked at.  Each
+keeps the number of the part that it is of, so that what good parts look like to a bank that does not know them can be
+asked of the parts that fitted it.
 
 The paper's reweighting of a picture's score by the neighbours of its nearest neighbour is left out: a picture's score
 is its highest place.
@@ -18,7 +20,8 @@ Reference:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -29,12 +32,13 @@ from training.scorers.gaussian import orthogonal
 
 __all__ = ["PatchCoreFit", "PatchCoreHead", "greedy_coreset"]
 
-POOL = 20_000
-"""Normal places that the coreset is chosen from, at most; the rest is passed over by lot."""
+POOL = 200_000
+"""Normal places that the coreset is chosen from, at most (80 MB); of more a part is taken by lot."""
 SHADOW = 32
 """Dimensions of the random projection that the coreset is chosen on (the paper: 128 of 1024)."""
 FLOOR = 1e-4
 """Under the root, so that rounding of a distance near 0 is not enlarged."""
+Told = Callable[[int, int], None]
 
 
 class PatchCoreHead(nn.Module):
@@ -46,14 +50,22 @@ class PatchCoreHead(nn.Module):
         stride: Of the grid.
         rank: d.
         bank: B.
+        fade: What lies beside the picture counts as the middle of all normals, see ``Joined``.
     """
 
     def __init__(
-        self, channels: Sequence[int], strides: Sequence[int], *, stride: int, rank: int, bank: int
+        self,
+        channels: Sequence[int],
+        strides: Sequence[int],
+        *,
+        stride: int,
+        rank: int,
+        bank: int,
+        fade: bool = False,
     ) -> None:
         super().__init__()
         self.rank = rank
-        self.joined = Joined(channels, strides, stride=stride, width=rank)
+        self.joined = Joined(channels, strides, stride=stride, width=rank, fade=fade)
         self.bank = nn.Conv2d(rank, bank, 1)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
@@ -72,6 +84,19 @@ class PatchCoreHead(nn.Module):
             self.bank.weight.copy_(-2 * normals[:, :, None, None])
             self.bank.bias.copy_((normals * normals).sum(dim=1))
 
+    @contextmanager
+    def without(self, which: Tensor) -> Iterator[None]:
+        """While it lasts none of the features that ``which``, ``(B,)`` bool, tells is anything's nearest."""
+        assert self.bank.bias is not None
+        before = self.bank.bias.detach().clone()
+        with torch.no_grad():
+            self.bank.bias.masked_fill_(which, torch.inf)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                self.bank.bias.copy_(before)
+
 
 class PatchCoreFit:
     """A bounded sample of normal places, then its coreset.
@@ -86,38 +111,47 @@ class PatchCoreFit:
     def __init__(self, head: PatchCoreHead, scale: Tensor, mean: Tensor, *, seed: int) -> None:
         self._head, self._seed = head, seed
         weight = orthogonal(len(scale), head.rank, seed=seed).T / head.rank**0.5 * scale.double()[None]
-        self._weight = weight
         head.joined.set_linear(weight.float(), (-weight @ mean.double()).float())
-        self._mean = mean.double()
         self._chance = torch.Generator().manual_seed(seed)
-        self._kept = torch.zeros(0, head.rank)
-        self._lots = torch.zeros(0)
+        self._kept: list[tuple[Tensor, Tensor, Tensor]] = []
+        """Lots, places, numbers."""
 
-    def see(self, maps: Tensor) -> None:
-        """Normals, ``(N, D, h, w)`` of ``joined_maps``."""
-        rows = maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1]).double()
-        projected = ((rows - self._mean) @ self._weight.T).float()
-        # each place draws a lot, and the lowest stay: a uniform sample of all seen so far
-        lots = torch.cat([self._lots, torch.rand(len(projected), generator=self._chance)])
-        whole = torch.cat([self._kept, projected])
+    def see(self, rows: Tensor, parts: Tensor) -> None:
+        """Normals, ``(n, d)`` as the head's ``joined`` gives places, and ``(n,)`` the part's number of each."""
+        self._kept.append((torch.rand(len(rows), generator=self._chance), rows, parts))
+        if sum(len(lots) for lots, _, _ in self._kept) > POOL + POOL // 4:
+            self._kept = [self._drawn()]
+
+    def _drawn(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Each place has drawn a lot, and the lowest stay: a uniform sample of all seen so far."""
+        lots, rows, parts = (torch.cat(column) for column in zip(*self._kept, strict=True))
         order = torch.argsort(lots)[:POOL]
-        self._kept, self._lots = whole[order], lots[order]
+        return lots[order], rows[order], parts[order]
 
-    def finish(self) -> None:
+    def finish(self, told: Told = lambda done, count: None) -> Tensor:
         """Choose the bank and put it into the head.
+
+        Args:
+            told: How many are chosen, and of how many, now and then.
+
+        Returns:
+            ``(B,)`` the number of the part that each feature of the bank is of.
 
         Raises:
             RangeError: Nothing was seen.
         """
-        if not len(self._kept):
+        if not self._kept:
             raise RangeError("no normal was seen; give at least one picture of a good part")
+        _, rows, parts = self._drawn()
         bank = self._head.bank.out_channels
-        chosen = greedy_coreset(self._kept, bank, seed=self._seed)
+        chosen = greedy_coreset(rows, bank, seed=self._seed, told=told)
         # fewer places than the bank holds: some stand in it twice, which no minimum minds
-        self._head.set_bank(self._kept[chosen[torch.arange(bank) % len(chosen)]])
+        chosen = chosen[torch.arange(bank) % len(chosen)]
+        self._head.set_bank(rows[chosen])
+        return parts[chosen]
 
 
-def greedy_coreset(rows: Tensor, count: int, *, seed: int) -> Tensor:
+def greedy_coreset(rows: Tensor, count: int, *, seed: int, told: Told = lambda done, count: None) -> Tensor:
     """Which rows to keep so that none of the others is far from all of them.
 
     Beginning with a random row, the one farthest from those chosen is added, distances being taken on a random
@@ -127,21 +161,24 @@ def greedy_coreset(rows: Tensor, count: int, *, seed: int) -> Tensor:
         rows: ``(n, d)``, n at least 1.
         count: How many to keep.
         seed: Of the projection and the first row.
+        told: How many are chosen, and of how many, now and then.
 
     Returns:
         ``(min(count, n),)`` places in the order in which they were chosen.
     """
-    n = len(rows)
+    n, count = len(rows), min(count, len(rows))
     small = (rows.double() @ orthogonal(rows.shape[1], SHADOW, seed=seed)).float()
     lengths = (small * small).sum(dim=1)
     generator = torch.Generator().manual_seed(seed)
     first = int(torch.randint(n, (1,), generator=generator))
     chosen = [first]
     near = torch.full((n,), float("inf"))
-    for _ in range(min(count, n) - 1):
+    for done in range(1, count):
         last = small[chosen[-1]]
-        distance = lengths - 2 * (small @ last) + lengths[chosen[-1]]
-        near = torch.minimum(near, distance)
+        distance = torch.addmv(lengths, small, last, alpha=-2).add_(lengths[chosen[-1]])
+        torch.minimum(near, distance, out=near)
         near[chosen[-1]] = -1
         chosen.append(int(near.argmax()))
+        if done % 100 == 0 or done + 1 == count:
+            told(done + 1, count)
     return torch.tensor(chosen)

@@ -16,14 +16,19 @@ from training.scorers.patchcore import FLOOR, PatchCoreFit, PatchCoreHead, greed
 
 def fitted(pictures: int, bank: int, rank: int = 12) -> tuple[PatchCoreHead, np.ndarray]:
     head = PatchCoreHead(CHANNELS, STRIDES, stride=8, rank=rank, bank=bank)
-    rows = joined_maps(stages(pictures), STRIDES, 8)
-    flat = rows.permute(0, 2, 3, 1).reshape(-1, 12).double()
+    flat = joined_maps(stages(pictures), STRIDES, 8).permute(0, 2, 3, 1).reshape(-1, 12).double()
     fit = PatchCoreFit(head, 1 / flat.std(dim=0), flat.mean(dim=0), seed=3)
-    fit.see(rows)
+    normals, parts = places(head, pictures)
+    fit.see(normals, parts)
     fit.finish()
+    return head, normals.numpy()
+
+
+def places(head: PatchCoreHead, pictures: int, *, seed: int = 103) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features of every place, and the number of the picture that each is of."""
     with torch.no_grad():
-        normals = head.joined(stages(pictures)).permute(0, 2, 3, 1).reshape(-1, rank).numpy()
-    return head, normals
+        found = head.joined(stages(pictures, seed=seed)).permute(0, 2, 3, 1)
+    return found.flatten(0, 2), torch.arange(pictures).repeat_interleave(found[0, :, :, 0].numel())
 
 
 @pytest.mark.parametrize("rank", [12, 5])
@@ -69,9 +74,55 @@ def test_memory_stays_bounded_however_many_normals_come(monkeypatch: pytest.Monk
     head = PatchCoreHead(CHANNELS, STRIDES, stride=8, rank=12, bank=8)
     fit = PatchCoreFit(head, torch.ones(12), torch.zeros(12), seed=3)
     for seed in range(6):
-        fit.see(joined_maps(stages(3, seed=seed), STRIDES, 8))
-        assert len(fit._kept) == min(50, 72 * (seed + 1))
-    fit.finish()
+        fit.see(*places(head, 3, seed=seed))
+        assert sum(len(lots) for lots, _, _ in fit._kept) <= 62
+    assert len(fit.finish()) == 8
+
+
+def test_of_very_many_normals_all_have_the_same_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patchcore, "POOL", 600)
+    head = PatchCoreHead(CHANNELS, STRIDES, stride=8, rank=12, bank=600)
+    fit = PatchCoreFit(head, torch.ones(12), torch.zeros(12), seed=3)
+    for number in range(12):
+        rows, _ = places(head, 5, seed=number)
+        fit.see(rows, torch.full((len(rows),), number))
+    counts = torch.bincount(fit.finish(), minlength=12)
+    assert counts.sum() == 600 and (counts - 50).abs().max() < 25  # 4.8 standard deviations
+
+
+def test_the_bank_tells_which_part_each_feature_is_of_and_can_do_without_them() -> None:
+    head = PatchCoreHead(CHANNELS, STRIDES, stride=8, rank=12, bank=96)
+    fit = PatchCoreFit(head, torch.ones(12), torch.zeros(12), seed=3)
+    normals, parts = places(head, 4)
+    fit.see(normals, parts)
+    of = fit.finish()
+    assert torch.bincount(of).tolist() == [24] * 4
+    normals, of = normals.numpy(), of.numpy()
+    before = head.bank.bias
+    assert before is not None
+    kept = before.detach().clone()
+    for own in range(4):
+        with torch.no_grad(), head.without(torch.from_numpy(of == own)):
+            found = head(stages(4))[own].reshape(-1).numpy()
+        mine, others = normals[parts == own], normals[parts != own]
+        nearest = np.sqrt(((mine[:, None] - others) ** 2).sum(axis=-1).min(axis=-1) + FLOOR)
+        np.testing.assert_allclose(found, nearest, rtol=1e-3)
+    with pytest.raises(ZeroDivisionError), head.without(torch.ones(96, dtype=torch.bool)):
+        raise ZeroDivisionError
+    assert torch.equal(kept, before)
+
+
+def test_what_fades_is_the_average_over_the_middle_beside_the_picture_too() -> None:
+    head = PatchCoreHead(CHANNELS, STRIDES, stride=8, rank=12, bank=8, fade=True)
+    plain = PatchCoreHead(CHANNELS, STRIDES, stride=8, rank=12, bank=8)
+    plain.load_state_dict(head.state_dict())
+    with torch.no_grad():
+        faded, whole = head.joined(stages(2)), plain.joined(stages(2))
+    h, w = whole.shape[2:]
+    rows, columns = (torch.full((size,), 3.0) for size in (h, w))
+    for sides in (rows, columns):
+        sides[[0, -1]] = 2.0
+    torch.testing.assert_close(faded, whole * (rows[:, None] * columns[None] / 9))
 
 
 def test_no_normal_is_refused() -> None:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from edge_sdk.errors import ConfigError
 from edge_sdk.quality.measures import auroc
-from tests.training.scorers.normal_parts import write_normals, write_trunk
+from tests.training.scorers.normal_parts import plate, write_normals, write_trunk
 from training.checkpoint import load_checkpoint, save_checkpoint
-from training.scorers.distances import scorer_of
+from training.scorers.distances import distances_as_new, distances_of_pieces, scorer_of
 from training.scorers.embedding import averaged
 from training.scorers.fitting import ScorerRecipe, fit_scorer
 from training.scorers.network import scorer_network
-from training.scorers.normals import normals_in
+from training.scorers.normals import Normals, normals_in
+from training.scorers.patchcore import PatchCoreHead
 from training.scorers.rim import Rim, rim_of, rings
 
 
@@ -104,3 +107,50 @@ def test_what_a_ring_holds_follows_the_coarsest_stage() -> None:
     assert network.rim is not None and network.rim.count == 2 * 16 // 4
     with pytest.raises(ConfigError, match="give multiples of 16 px"):
         scorer_network(method="gaussian", trunk="resnet18", width=0.125, height=120, width_px=128, rank=8, rim=True)
+
+
+def test_a_bank_judges_the_border_of_its_own_parts_as_if_it_did_not_know_them(tmp_path: Path) -> None:
+    """Each part's border is strange in its own way: the bank is full of borders, and its own parts look ordinary."""
+    torch.set_num_threads(1)
+    (tmp_path / "good").mkdir()
+    for number in range(24):
+        rough = np.random.default_rng(number).integers(0, 255, (12, 16, 3)).astype(np.uint8)
+        frame = cv2.resize(rough, (128, 96), interpolation=cv2.INTER_NEAREST)
+        frame[12:-12, 12:-12] = plate(number)[12:-12, 12:-12]
+        cv2.imwrite(str(tmp_path / "good" / f"{number}.png"), frame)
+    normals, recipe = normals_in(tmp_path / "good"), ScorerRecipe(method="patchcore", side_px=96, rank=40)
+    checkpoint, _, held = fit_scorer(normals, recipe, lent=write_trunk(tmp_path / "trunk"))
+    network, known = scorer_of(checkpoint), {one.image for one in held}
+    fits = [one for one in normals.samples if one.image not in known]
+    assert network.rim is not None
+    share = network.rim.share.clone()
+    network.rim.share.fill_(1)
+    by_heart = rim_of(distances_of_pieces(network, fits, checkpoint.preprocess).maps, network.rim.count)
+    assert float(share.min()) < 0.9 < 0.95 < by_heart.min()
+
+
+def test_what_is_left_out_of_a_bank_is_each_pictures_own_part(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    samples = normals_in(write_normals(tmp_path / "good", pictures=12)).samples
+    recipe = ScorerRecipe(method="patchcore", side_px=96, rank=40, bank=60)
+    checkpoint, _, _ = fit_scorer(
+        Normals(tmp_path / "good", samples, ()), recipe, lent=write_trunk(tmp_path / "trunk")
+    )
+    network = scorer_of(checkpoint)
+    some, head = samples[:3], network.head
+    assert isinstance(head, PatchCoreHead) and head.bank.bias is not None
+    remembered = np.array([some[number % 3].unit for number in range(60)])
+    found = distances_as_new(network, some, checkpoint.preprocess, remembered=remembered)
+    assert found.pictures.tolist() == [0, 1, 2] and found.speaks.all()
+    weight, bias = head.bank.weight.clone(), head.bank.bias.clone()
+    for number, one in enumerate(some):
+        others = torch.from_numpy(remembered != one.unit)
+        head.bank.weight = nn.Parameter(weight[others], requires_grad=False)
+        head.bank.bias = nn.Parameter(bias[others], requires_grad=False)
+        head.bank.out_channels = int(others.sum())
+        expected = distances_of_pieces(network, [one], checkpoint.preprocess).maps[0]
+        np.testing.assert_allclose(found.maps[number], expected, rtol=1e-5)
+    # a bank of one part has no others
+    alone = np.full(int(others.sum()), some[2].unit)
+    known = distances_as_new(network, some[2:], checkpoint.preprocess, remembered=alone)
+    np.testing.assert_array_equal(known.maps[0], expected)

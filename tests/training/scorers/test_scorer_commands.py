@@ -147,7 +147,9 @@ def test_a_flag_that_would_change_nothing_is_refused(
     [
         (("--method", "patchcore", "--covariance", "diagonal"),
          "--covariance: nothing to patchcore; leave it out, or take --method gaussian"),
-        (("--iterations", 9), "--iterations: nothing to gaussian, which is fitted in one pass; leave it out"),
+        (("--iterations", 9), "--iterations: nothing to patchcore, which is fitted in one pass; leave it out"),
+        (("--covariance", "shared", "--iterations", 9),
+         "--iterations: nothing to gaussian, which is fitted in one pass; leave it out"),
         (("--method", "patchcore", "--iterations", 9),
          "--iterations: nothing to patchcore, which is fitted in one pass; leave it out"),
     ],
