@@ -240,6 +240,9 @@ def test_few_pictures_are_not_taken_for_harmless() -> None:
         "0.97 of the reference"
     )
     assert told.advice.endswith("scores are then as before, as far as 10 and 10 pictures tell")
+    short = replace(told, adjusted=Test(1.0, 0.0)).advice
+    assert short.startswith("look whether it is the same product: another one needs a model of its own; else mend the")
+    assert short.endswith("under camera in station.yaml is not enough by itself, so adapt after it")
     assert replace(told, causes=(), adjust=None).advice.startswith("give 33 or more pictures of each, and look at them")
 
 
