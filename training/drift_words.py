@@ -87,8 +87,8 @@ class Told:
                 limit = f", as far as {self._pictures} tell" if too_few(*self.counts) else ""
                 return f"mend the light, or write under camera in station.yaml {line}: scores are then as before{limit}"
             return (
-                f"look whether it is the same product: another one needs a model of its own; else mend the light: {line} "
-                "under camera in station.yaml is not enough by itself, so adapt after it"
+                "look whether it is the same product: another one needs a model of its own; else mend the light: "
+                f"{line} under camera in station.yaml is not enough by itself, so adapt after it"
             )
         if any("noisier" in one for one in self.causes):
             return "look at the camera's gain and exposure, and at the light; if it stays so, adapt"
