@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_sdk.documents import sha256_file
+from edge_sdk.documents import read_yaml, sha256_file
 from edge_sdk.errors import DatasetError
 from edge_sdk.quality.datasets import Dataset, Sample, load_dataset, picture_size
+from edge_sdk.quality.layouts import DatasetFile
 from edge_sdk.quality.pictures import SUFFIXES
 
 __all__ = ["MODEST", "Dealt", "balanced", "dealt", "odd_sizes", "pictures_in"]
@@ -30,15 +31,20 @@ MODEST = 64
 def pictures_in(folder: Path) -> tuple[Sample, ...]:
     """The pictures of a data set, or of a folder that says nothing about them, sorted by name.
 
+    Of such a folder, too, ``dataset.yaml`` may say how many of their bits are used.
+
     Raises:
         DatasetError: There is no such folder, or no picture in it, or its labels contradict themselves.
+        ConfigError: ``dataset.yaml`` is wrong; the message begins with file and line.
     """
     if folder.is_dir() and not _says_what_it_holds(folder):
         plain = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
         named = sorted((path.relative_to(folder).as_posix(), path) for path in plain)
         # what systems and viewers hide is theirs: macOS' ._001.png is no picture
         named = [(name, path) for name, path in named if not any(part.startswith(".") for part in Path(name).parts)]
-        samples = tuple(Sample(path=path, image=name, label="") for name, path in named)
+        file = folder / "dataset.yaml"
+        said = read_yaml(file, DatasetFile) if file.is_file() else DatasetFile()
+        samples = tuple(Sample(path=path, image=name, label="", bits=said.bit_depth) for name, path in named)
     else:
         dataset: Dataset = load_dataset(folder)
         samples = dataset.samples

@@ -252,9 +252,10 @@ def _run(package: object, *words: object) -> dict[str, Any]:
 
 @contextmanager
 def _folder(samples: Sequence[Sample]) -> Iterator[Path]:
-    """A folder that shows these pictures, with their groups, to commands that take one."""
+    """A folder that shows these pictures, with their groups and used bits, to commands that take one."""
     with tempfile.TemporaryDirectory(prefix="normals-") as name:
         folder = Path(name)
+        (folder / "dataset.yaml").write_text(f"schema: dataset/1\nbit_depth: {max(one.bits for one in samples)}\n")
         with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, ["image", "label", "group"])
             writer.writeheader()

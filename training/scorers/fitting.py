@@ -125,7 +125,7 @@ def fit_scorer(
     size, alike = usual_size(normals.samples, several=several)
     recipe = cut_or_not(recipe, size)
     fits, holds = split_normals(normals.samples, seed=recipe.seed)
-    check_not_blank(fits[:FIRST], normals.root)
+    dark = check_not_blank(fits[:FIRST], normals.root)
     spec, arguments, trunk = _started(recipe, size, lent, pictures=len(fits))
     if strict:
         check_alike(normals.samples, spec)
@@ -179,7 +179,7 @@ def fit_scorer(
             "fitted_on": len(fits),
             "threshold_from": len(holds),
             "defects": len(defects),
-            "notes": [*normals.notes, *said_of_size(spec, size), *doubts, f"the trunk is {trunk.source}"],
+            "notes": [*normals.notes, *dark, *said_of_size(spec, size), *doubts, f"the trunk is {trunk.source}"],
             "original": sorted({one.domain for one in normals.samples if one.domain}),
             "new": [],
         },

@@ -43,6 +43,8 @@ NEARLY = 0.1
 """Share by which a side may differ, as where parts were cut out by hand."""
 ONE_SIZE = 0.9
 """Share of the pictures that make a set one of nearly one size: the others are then mistakes, not the line's nature."""
+DARK = 64
+"""Of 255: a set in which nothing is brighter is nearly black."""
 SHOWN = 3
 """Folders, or pictures, that a sentence names."""
 FITTED = 0.5
@@ -151,18 +153,28 @@ def _says_good(name: str) -> bool:
     return any(map(_is_good, words)) and not {"not", "no", "non"} & set(words)
 
 
-def check_not_blank(samples: Sequence[Sample], root: Path) -> None:
-    """Whether some picture shows anything at all.
+def check_not_blank(samples: Sequence[Sample], root: Path) -> tuple[str, ...]:
+    """Whether some picture shows anything at all; what to say where all are nearly black.
 
     Raises:
         DatasetError: Each is of one colour.
     """
-    images = (read_image(one) for one in samples)
-    if all((image == image[:1, :1]).all() for image in images):
+    brightest, blank = 0, True
+    for one in samples:
+        image = read_image(one)
+        brightest, blank = max(brightest, int(image.max())), blank and bool((image == image[:1, :1]).all())
+    if blank:
         raise DatasetError(
             f"the {len(samples)} pictures of {root} that were looked at are each of one colour; is the lens covered, "
             "or the lamp off? Give pictures of good parts"
         )
+    if brightest >= DARK:
+        return ()
+    return (
+        f"nothing in the {len(samples)} pictures that were looked at is brighter than {brightest} of 255; give more "
+        "light or a longer exposure; or where the camera fills 12 of a file's 16 bits, write `bit_depth: 12` into "
+        "dataset.yaml beside the pictures",
+    )
 
 
 def held_back(dataset: Dataset, *, seed: int) -> frozenset[str]:

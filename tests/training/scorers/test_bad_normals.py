@@ -12,9 +12,11 @@ import torch
 from safetensors.torch import save_file
 
 from edge_sdk.arrays import Array
+from edge_sdk.quality.datasets import load_dataset, read_image
 from tests.export.conftest import call
 from tests.training.scorers.normal_parts import plate, write_trunk
 from training.cli import app
+from training.scorers.commission import _folder
 from training.scorers.distances import distances_of, scorer_of
 from training.scorers.fitting import ScorerRecipe, fit_scorer
 from training.scorers.normals import normals_in
@@ -88,6 +90,24 @@ def test_pictures_of_another_depth_or_channel_count_fit_as_their_8_bit_selves(
         checkpoint, _, _ = fit_scorer(normals, recipe, lent=trunk)
         maps.append(distances_of(scorer_of(checkpoint), usual.samples, checkpoint.preprocess).maps)
     np.testing.assert_allclose(maps[0], maps[1], rtol=1e-5)
+
+
+def test_pictures_that_fill_12_of_16_bits_are_nearly_black_until_the_set_says_so(trunk: Path, tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "twelve", lambda n: plate(120 + n).astype(np.uint16) * 16, count=10)
+    code, talk = fitted(folder, tmp_path / "out", "--from", trunk)
+    talk = " ".join(talk.split())
+    assert code == 0 and "nothing in the 5 pictures that were looked at is brighter than 1" in talk
+    assert "write `bit_depth: 12` into dataset.yaml beside the pictures" in talk
+    (folder / "dataset.yaml").write_text("schema: dataset/1\nbit_depth: 12\n")
+    code, talk = fitted(folder, tmp_path / "said", "--from", trunk)
+    assert code == 0 and "brighter than" not in talk
+    usual = normals_in(pictures(tmp_path / "usual", lambda n: plate(120 + n), count=10))
+    samples = normals_in(folder).samples
+    # as the commands that calibrate and pack see them
+    with _folder(samples) as shown:
+        seen = load_dataset(shown).samples
+        for here, there in zip(seen, usual.samples, strict=True):
+            np.testing.assert_array_equal(read_image(here), read_image(there))
 
 
 def test_what_is_no_picture_is_named_and_other_files_do_no_harm(trunk: Path, tmp_path: Path) -> None:
