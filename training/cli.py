@@ -118,7 +118,7 @@ def train(
     \b
     Example:
       python -m training train --data examples/data/hazelnut --gap stains+lamp --out build/source
-      python -m training train --data examples/data/hazelnut --method gaussian --out build/scorer
+      python -m training train --data examples/data/hazelnut --method patchcore --out build/scorer
 
     A training that was killed goes on where it was when the same command is given again.  Several processes
     train together: torchrun --nproc-per-node=2 -m training train …

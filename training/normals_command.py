@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from calibration.pictures import used_bits
 from edge_sdk.documents import sha256_file
 from edge_sdk.errors import ConfigError, DatasetError
 from edge_sdk.folders import check_file
@@ -131,7 +132,10 @@ def _normals_of(folder: Path, base: Checkpoint) -> tuple[Views, tuple[str, ...]]
     loose = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     notes: list[str] = []
     if loose and not (folder / "labels.csv").is_file():
-        samples = [Sample(path=path, image=path.name, label="good", domain="new", healthy=True) for path in loose]
+        bits = used_bits(folder)
+        samples = [
+            Sample(path=path, image=path.name, label="good", domain="new", healthy=True, bits=bits) for path in loose
+        ]
     else:
         if not (folder / "labels.csv").is_file() and not any(folder.iterdir()):
             raise DatasetError(f"{folder} holds no picture; give the folder with the new line's good parts")

@@ -16,7 +16,7 @@ from edge_sdk.bundles import open_bundle
 from edge_sdk.frames import Frame
 from edge_sdk.inspections import Inspection, Verdict
 from edge_sdk.judge import Judge
-from edge_sdk.quality.datasets import Line, Sample, read_picture
+from edge_sdk.quality.datasets import Line, Sample, read_image
 from edge_sdk.runners import open_runner
 from examples.loop.demo import Demo
 from examples.loop.drawing import reported, warmed
@@ -107,6 +107,7 @@ def _good_parts(line: Line) -> list[Sample]:
 def _write(samples: Sequence[Sample], folder: Path) -> None:
     """A folder that shows them under their groups."""
     folder.mkdir(parents=True)
+    (folder / "dataset.yaml").write_text(f"schema: dataset/1\nbit_depth: {max(one.bits for one in samples)}\n")
     with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(("image", "label", "group"))
@@ -124,6 +125,6 @@ def _judged(bundle: Path, samples: Sequence[Sample]) -> Iterator[tuple[Sample, I
     now = datetime.now(timezone.utc)
     try:
         for number, sample in enumerate(samples):
-            yield sample, judge.inspect(Frame(read_picture(sample.path), "demo", number, now), taken_ns=0)
+            yield sample, judge.inspect(Frame(read_image(sample), "demo", number, now), taken_ns=0)
     finally:
         judge.close()

@@ -128,7 +128,7 @@ def distances_as_new(
     what: str = "measure distances",
     progress: Progress = quiet,
 ) -> PieceDistances:
-    """What a bank would say of the good parts that fitted it if it did not know them.
+    """About what a bank would say of the good parts that fitted it if it did not know them.
 
     It knows its own parts by heart, and best where good parts differ most, which it remembers before all else.  So of
     each picture the features of its own part are left out, unless the bank has no others.

@@ -70,7 +70,8 @@ class Stages(nn.Module):
 class Joined(nn.Module):
     """``sum_l up_l(W_l f_l) + b``, averaged over 3x3 cells: a linear map of all stages at each cell of one grid.
 
-    With ``W = [W_1 ... W_L]`` it equals ``W f + b`` of the concatenated stages ``f``, see ``joined_maps``.
+    With ``W = [W_1 ... W_L]`` it equals ``W f + b`` of the concatenated stages ``f`` (``joined_maps``), where nothing
+    fades.
 
     Args:
         channels: Of each stage.
@@ -111,7 +112,7 @@ class Joined(nn.Module):
 
 
 def joined_maps(maps: Sequence[Tensor], strides: Sequence[int], stride: int) -> Tensor:
-    """The stages side by side on one grid, averaged over 3x3 cells: ``(N, D, h, w)``, what is fitted on.
+    """The stages side by side on one grid, averaged over 3x3 cells: ``(N, D, h, w)``.
 
     Reference:
         Roth et al., Towards total recall in industrial anomaly detection, CVPR 2022, section 3.1 (locally aware

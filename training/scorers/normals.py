@@ -45,6 +45,8 @@ ONE_SIZE = 0.9
 """Share of the pictures that make a set one of nearly one size: the others are then mistakes, not the line's nature."""
 DARK = 64
 """Of 255: a set in which nothing is brighter is nearly black."""
+LEAST_OF_16 = 16
+"""What 12 of 16 bits stay below as 8 bits."""
 SHOWN = 3
 """Folders, or pictures, that a sentence names."""
 FITTED = 0.5
@@ -163,17 +165,22 @@ def check_not_blank(samples: Sequence[Sample], root: Path) -> tuple[str, ...]:
     for one in samples:
         image = read_image(one)
         brightest, blank = max(brightest, int(image.max())), blank and bool((image == image[:1, :1]).all())
+    hint = ""
+    if brightest < LEAST_OF_16 and all(one.bits == 16 for one in samples):
+        hint = (
+            "; where a file has 16 bits and the camera fills 12 of them, write `schema: dataset/1` and `bit_depth: 12` "
+            f"into {root / 'dataset.yaml'}: a station's frames must then come as 8 bits, or fill 16"
+        )
     if blank:
         raise DatasetError(
             f"the {len(samples)} pictures of {root} that were looked at are each of one colour; is the lens covered, "
-            "or the lamp off? Give pictures of good parts"
+            f"or the lamp off? Give pictures of good parts{hint}"
         )
     if brightest >= DARK:
         return ()
     return (
         f"nothing in the {len(samples)} pictures that were looked at is brighter than {brightest} of 255; give more "
-        "light or a longer exposure; or where the camera fills 12 of a file's 16 bits, write `bit_depth: 12` into "
-        "dataset.yaml beside the pictures",
+        f"light or a longer exposure{hint}",
     )
 
 

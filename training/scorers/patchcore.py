@@ -33,9 +33,11 @@ from training.scorers.gaussian import orthogonal
 __all__ = ["PatchCoreFit", "PatchCoreHead", "greedy_coreset"]
 
 POOL = 200_000
-"""Normal places that the coreset is chosen from, at most (80 MB); of more a part is taken by lot."""
+"""Normal places that the coreset is chosen from, at most (80 MB of rank 100); of more a part is taken by lot."""
 SHADOW = 32
 """Dimensions of the random projection that the coreset is chosen on (the paper: 128 of 1024)."""
+PIECE = 16_384
+"""Places that are projected at a time: in double precision all would take three times the pool."""
 FLOOR = 1e-4
 """Under the root, so that rounding of a distance near 0 is not enlarged."""
 Told = Callable[[int, int], None]
@@ -140,9 +142,10 @@ class PatchCoreFit:
         Raises:
             RangeError: Nothing was seen.
         """
-        if not self._kept:
+        if not any(len(lots) for lots, _, _ in self._kept):
             raise RangeError("no normal was seen; give at least one picture of a good part")
         _, rows, parts = self._drawn()
+        self._kept = []
         bank = self._head.bank.out_channels
         chosen = greedy_coreset(rows, bank, seed=self._seed, told=told)
         # fewer places than the bank holds: some stand in it twice, which no minimum minds
@@ -167,7 +170,8 @@ def greedy_coreset(rows: Tensor, count: int, *, seed: int, told: Told = lambda d
         ``(min(count, n),)`` places in the order in which they were chosen.
     """
     n, count = len(rows), min(count, len(rows))
-    small = (rows.double() @ orthogonal(rows.shape[1], SHADOW, seed=seed)).float()
+    shadow = orthogonal(rows.shape[1], SHADOW, seed=seed)
+    small = torch.cat([(some.double() @ shadow).float() for some in torch.split(rows, PIECE)])
     lengths = (small * small).sum(dim=1)
     generator = torch.Generator().manual_seed(seed)
     first = int(torch.randint(n, (1,), generator=generator))

@@ -33,7 +33,8 @@ def test_a_fold_is_judged_and_timed_in_every_form(tmp_path: Path, monkeypatch: p
     weights = tmp_path / "random.safetensors"
     save_file(MobileNetV2().state_dict(), weights)
     monkeypatch.setenv("EDGE_SDK_MOBILENETV2", str(weights))
-    parts, recipe = parts_of(write_set(tmp_path / "set"), seed=7), ScorerRecipe(side_px=64, rank=20, seed=7)
+    parts = parts_of(write_set(tmp_path / "set"), seed=7)
+    recipe = ScorerRecipe(method="gaussian", covariance="shared", side_px=64, rank=20, seed=7)
     found = json.loads(json.dumps(fold_of(parts, recipe, keep=tmp_path / "graphs" / "gaussian, shared")))
     assert set(found["scores"]) == set(FORMS) and parts.held == 10
     assert [len(found["scores"][form]) for form in FORMS] == [14, 14, 14, 10]

@@ -97,7 +97,11 @@ def test_pictures_that_fill_12_of_16_bits_are_nearly_black_until_the_set_says_so
     code, talk = fitted(folder, tmp_path / "out", "--from", trunk)
     talk = " ".join(talk.split())
     assert code == 0 and "nothing in the 5 pictures that were looked at is brighter than 1" in talk
-    assert "write `bit_depth: 12` into dataset.yaml beside the pictures" in talk
+    place = folder / "dataset.yaml"
+    assert f"fills 12 of them, write `schema: dataset/1` and `bit_depth: 12` into {place}" in talk
+    dim = pictures(tmp_path / "dim", lambda n: plate(120 + n).astype(np.uint16) // 2, count=10)
+    code, talk = fitted(dim, tmp_path / "other", "--from", trunk)
+    assert code == 1 and "are each of one colour" in talk and "`bit_depth: 12`" in talk
     (folder / "dataset.yaml").write_text("schema: dataset/1\nbit_depth: 12\n")
     code, talk = fitted(folder, tmp_path / "said", "--from", trunk)
     assert code == 0 and "brighter than" not in talk
@@ -108,6 +112,9 @@ def test_pictures_that_fill_12_of_16_bits_are_nearly_black_until_the_set_says_so
         seen = load_dataset(shown).samples
         for here, there in zip(seen, usual.samples, strict=True):
             np.testing.assert_array_equal(read_image(here), read_image(there))
+    dark = pictures(tmp_path / "dark", lambda n: plate(120 + n) // 6, count=10)
+    code, talk = fitted(dark, tmp_path / "dark-8", "--from", trunk)
+    assert code == 0 and "of 255; give more light or a longer exposure" in talk and "bit_depth" not in talk
 
 
 def test_what_is_no_picture_is_named_and_other_files_do_no_harm(trunk: Path, tmp_path: Path) -> None:

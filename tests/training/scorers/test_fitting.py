@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from edge_sdk.errors import ConfigError, DatasetError, FormatError, RangeError
 from edge_sdk.quality.datasets import Sample
@@ -38,8 +39,9 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_normals(tmp_path_factory.mktemp("normals") / "good")
 
 
-@pytest.mark.parametrize("settings", [{}, {"covariance": "shared"}, {"covariance": "position", "rank": 8},
-                                      {"covariance": "diagonal"}, {"method": "patchcore"},
+@pytest.mark.parametrize("settings", [{}, *({"method": "gaussian", **more} for more in (
+                                          {}, {"covariance": "shared"}, {"covariance": "position", "rank": 8},
+                                          {"covariance": "diagonal"})),
                                       {"method": "stfpm", "iterations": 60},
                                       {"method": "supersimple", "iterations": 80}])  # fmt: skip
 def test_a_dent_is_strange_to_a_scorer_of_good_parts(
@@ -56,6 +58,14 @@ def test_a_dent_is_strange_to_a_scorer_of_good_parts(
     found = distances_of(scorer_of(checkpoint), samples, checkpoint.preprocess)
     assert auroc(found.highest, np.arange(16) >= 8) >= 0.9
     assert len(said.maps) == len(held) == 12
+
+
+def test_a_covariance_is_refused_where_it_would_be_nothing() -> None:
+    said = "covariance is 'shared', which is nothing to patchcore; say method='gaussian' too"
+    with pytest.raises(ValidationError, match=said):
+        ScorerRecipe(covariance="shared")
+    for recipe in (ScorerRecipe(), ScorerRecipe(method="gaussian", covariance="shared")):
+        assert ScorerRecipe(**recipe.model_dump()) == recipe
 
 
 def test_a_bank_holds_a_tenth_of_the_places_where_those_are_few(trunk: Path, good: Path) -> None:

@@ -129,3 +129,7 @@ def test_no_normal_is_refused() -> None:
     head = PatchCoreHead(CHANNELS, STRIDES, stride=8, rank=12, bank=8)
     with pytest.raises(RangeError, match="no normal was seen"):
         PatchCoreFit(head, torch.ones(12), torch.zeros(12), seed=3).finish()
+    fit = PatchCoreFit(head, torch.ones(12), torch.zeros(12), seed=3)
+    fit.see(torch.zeros(0, 12), torch.zeros(0, dtype=torch.long))
+    with pytest.raises(RangeError, match="no normal was seen"):
+        fit.finish()

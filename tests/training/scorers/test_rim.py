@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,12 +15,15 @@ from edge_sdk.errors import ConfigError
 from edge_sdk.quality.measures import auroc
 from tests.training.scorers.normal_parts import plate, write_normals, write_trunk
 from training.checkpoint import load_checkpoint, save_checkpoint
-from training.scorers.distances import distances_as_new, distances_of_pieces, scorer_of
+from training.data.views import normalised
+from training.scorers import fitting
+from training.scorers.distances import PieceDistances, distances_as_new, distances_of_pieces, scorer_of
 from training.scorers.embedding import averaged
 from training.scorers.fitting import ScorerRecipe, fit_scorer
 from training.scorers.network import scorer_network
 from training.scorers.normals import Normals, normals_in
 from training.scorers.patchcore import PatchCoreHead
+from training.scorers.pieces import batches
 from training.scorers.rim import Rim, rim_of, rings
 
 
@@ -78,6 +82,10 @@ def test_a_fitted_scorer_keeps_its_rim_and_one_of_before_loads_without(tmp_path:
     torch.testing.assert_close(whole, bare * network.rim.share)
     before = {name: value for name, value in checkpoint.arguments.items() if name != "rim"}
     old = scorer_network(**before)
+    if method == "patchcore":
+        assert isinstance(network.head, PatchCoreHead) and network.head.joined.fade
+        plain = scorer_network(**{name: value for name, value in before.items() if name != "fade"})
+        assert isinstance(plain.head, PatchCoreHead) and not plain.head.joined.fade
     old.load_state_dict({name: one for name, one in network.state_dict().items() if not name.startswith("rim.")})
     with torch.no_grad():
         torch.testing.assert_close(old(frame).novelty, bare)
@@ -154,3 +162,35 @@ def test_what_is_left_out_of_a_bank_is_each_pictures_own_part(tmp_path: Path) ->
     alone = np.full(int(others.sum()), some[2].unit)
     known = distances_as_new(network, some[2:], checkpoint.preprocess, remembered=alone)
     np.testing.assert_array_equal(known.maps[0], expected)
+
+
+def test_a_feature_of_the_bank_is_its_parts_of_whichever_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.set_num_threads(1)
+    folder = write_normals(tmp_path / "good", pictures=24)
+    table = [f"{number:03d}.png,good,part {number % 12}" for number in range(24)]
+    (folder / "labels.csv").write_text("\n".join(["image,label,group", *table]))
+    told: list[np.ndarray] = []
+
+    def noted(*given: Any, remembered: np.ndarray, **more: Any) -> PieceDistances:
+        told.append(remembered)
+        return distances_as_new(*given, remembered=remembered, **more)
+
+    monkeypatch.setattr(fitting, "distances_as_new", noted)
+    recipe = ScorerRecipe(method="patchcore", side_px=96, rank=40, bank=100)
+    checkpoint, _, held = fit_scorer(normals_in(folder), recipe, lent=write_trunk(tmp_path / "trunk"))
+    network, known = scorer_of(checkpoint), {one.image for one in held}
+    assert isinstance(network.head, PatchCoreHead)
+    bank = network.head.bank.weight[:, :, 0, 0] / -2
+    owners: list[set[str]] = [set() for _ in bank]
+    for sample in normals_in(folder).samples:
+        for batch in batches([sample], checkpoint.preprocess, stride=8):
+            with torch.no_grad():
+                places = network.head.joined(network.stages(normalised(batch.images, checkpoint.preprocess)))
+            off = torch.cdist(bank, places[0].flatten(1).T, compute_mode="donot_use_mm_for_euclid_dist").amin(dim=1)
+            for number in torch.nonzero(off < 1e-5).flatten().tolist():
+                owners[number].add(sample.unit)
+                assert sample.image not in known
+    assert [{unit} for unit in told[0].tolist()] == owners
+    assert len(set(told[0])) == 6

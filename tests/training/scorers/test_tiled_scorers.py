@@ -18,6 +18,7 @@ from edge_sdk.vision.preprocess import PreprocessSpec, valid_cells
 from edge_sdk.vision.tiles import outputs_of_frame, tiles_of
 from tests.training.scorers.normal_parts import plate, write_trunk
 from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from training.data.views import normalised
 from training.scorers.cutting import check_alike, cut_or_not, said_of_size
 from training.scorers.distances import distances_of, distances_of_pieces, scorer_of
 from training.scorers.evaluate import evaluate_scorer, figures_of_maps
@@ -25,6 +26,7 @@ from training.scorers.fitting import ScorerRecipe, fit_scorer, highest_of_units
 from training.scorers.gaussian import GaussianFit, GaussianHead
 from training.scorers.normals import normals_in
 from training.scorers.page import write_scorer_page
+from training.scorers.patchcore import PatchCoreFit, PatchCoreHead
 from training.scorers.pieces import batches, tiles_each
 from training.scorers.rim import rim_of, rings
 
@@ -70,7 +72,8 @@ def station_map(checkpoint: Checkpoint, image: np.ndarray) -> tuple[np.ndarray, 
 
 
 @pytest.mark.parametrize(
-    "method", [{"covariance": "shared"}, {"covariance": "block"}, {"covariance": "diagonal"}, {"method": "patchcore"}]
+    "method",
+    [{}, *({"method": "gaussian", "covariance": covariance} for covariance in ("shared", "block", "diagonal"))],
 )
 def test_a_picture_of_one_tile_is_a_picture_that_is_not_cut(
     trunk: Path, tmp_path: Path, method: dict[str, str]
@@ -310,7 +313,7 @@ def test_padding_makes_no_figure_of_places_better(tmp_path: Path) -> None:
 
 def test_a_scorer_of_tiles_is_evaluated_and_shown_on_whole_pictures(trunk: Path, tmp_path: Path) -> None:
     root = defective_set(tmp_path / "plates")
-    recipe = TILES.model_copy(update={"covariance": "shared"})
+    recipe = TILES.model_copy(update={"method": "gaussian", "covariance": "shared"})
     checkpoint, said, held = fit_scorer(normals_in(root), recipe, lent=trunk)
     found = evaluate_scorer(checkpoint, [root])
     assert found["auroc"] == 1 and found["pixel_auroc"] > 0.95 and found["au_pro"] > 0.8
@@ -318,3 +321,30 @@ def test_a_scorer_of_tiles_is_evaluated_and_shown_on_whole_pictures(trunk: Path,
     facts = {"method": "gaussian"}
     write_scorer_page(checkpoint, said, held, tmp_path, command="train", facts=facts, title="tiles")
     assert (tmp_path / "page.html").read_text().count("data:image/jpeg") == min(8, len(held))
+
+
+def test_a_bank_of_tiles_knows_whose_each_place_is_and_sees_no_padding(
+    good: Path, trunk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    see = PatchCoreFit.see
+
+    def noted(self: PatchCoreFit, rows: torch.Tensor, parts: torch.Tensor) -> None:
+        seen.append((rows, parts))
+        see(self, rows, parts)
+
+    monkeypatch.setattr(PatchCoreFit, "see", noted)
+    normals = normals_in(good)
+    checkpoint, _, held = fit_scorer(normals, TILES, lent=trunk)
+    network, known = scorer_of(checkpoint), {one.image for one in held}
+    fits = [one for one in normals.samples if one.image not in known]
+    rows, parts = (torch.cat(column) for column in zip(*seen, strict=True))
+    assert len(rows) == len(parts) and isinstance(network.head, PatchCoreHead)
+    for number, sample in enumerate(sorted(fits, key=lambda one: one.unit)):
+        own = []
+        for batch in batches([sample], checkpoint.preprocess, stride=8):
+            assert not batch.speaks.all()
+            with torch.no_grad():
+                places = network.head.joined(network.stages(normalised(batch.images, checkpoint.preprocess)))
+            own.append(places.permute(0, 2, 3, 1)[torch.from_numpy(batch.speaks)])
+        torch.testing.assert_close(rows[parts == number], torch.cat(own))
