@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_sdk.documents import read_yaml, sha256_file
+from edge_sdk.documents import sha256_file
 from edge_sdk.errors import DatasetError
 from edge_sdk.quality.datasets import Dataset, Sample, load_dataset, picture_size
-from edge_sdk.quality.layouts import DatasetFile
+from edge_sdk.quality.layouts import dataset_file
 from edge_sdk.quality.pictures import SUFFIXES
 
-__all__ = ["MODEST", "Dealt", "balanced", "dealt", "odd_sizes", "pictures_in", "used_bits"]
+__all__ = ["MODEST", "Dealt", "balanced", "dealt", "odd_sizes", "pictures_in"]
 
 _CHOOSING_SHARE = 5
 """One picture in so many chooses, at most ``_CHOOSING`` of them."""
@@ -42,7 +42,7 @@ def pictures_in(folder: Path) -> tuple[Sample, ...]:
         named = sorted((path.relative_to(folder).as_posix(), path) for path in plain)
         # what systems and viewers hide is theirs: macOS' ._001.png is no picture
         named = [(name, path) for name, path in named if not any(part.startswith(".") for part in Path(name).parts)]
-        bits = used_bits(folder)
+        bits = dataset_file(folder).bit_depth
         samples = tuple(Sample(path=path, image=name, label="", bits=bits) for name, path in named)
     else:
         dataset: Dataset = load_dataset(folder)
@@ -50,16 +50,6 @@ def pictures_in(folder: Path) -> tuple[Sample, ...]:
     if not samples:
         raise DatasetError(f"{folder} holds no picture; give a folder with PNG, JPEG, BMP or TIFF files")
     return samples
-
-
-def used_bits(folder: Path) -> int:
-    """How many bits of a folder's 16-bit pictures are used, as its ``dataset.yaml`` says; 16 where there is none.
-
-    Raises:
-        ConfigError: The file is wrong; the message begins with file and line.
-    """
-    file = folder / "dataset.yaml"
-    return (read_yaml(file, DatasetFile) if file.is_file() else DatasetFile()).bit_depth
 
 
 def _says_what_it_holds(folder: Path) -> bool:

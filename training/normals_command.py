@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from calibration.pictures import used_bits
 from edge_sdk.documents import sha256_file
 from edge_sdk.errors import ConfigError, DatasetError
 from edge_sdk.folders import check_file
 from edge_sdk.quality.datasets import Line, Lines, Sample, load_dataset
+from edge_sdk.quality.layouts import dataset_file
 from edge_sdk.quality.pictures import SUFFIXES
 from training.checkpoint import Checkpoint, check_place, load_checkpoint, save_checkpoint
 from training.data.views import Views, batches_of, views_of
@@ -132,7 +132,7 @@ def _normals_of(folder: Path, base: Checkpoint) -> tuple[Views, tuple[str, ...]]
     loose = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     notes: list[str] = []
     if loose and not (folder / "labels.csv").is_file():
-        bits = used_bits(folder)
+        bits = dataset_file(folder).bit_depth
         samples = [
             Sample(path=path, image=path.name, label="good", domain="new", healthy=True, bits=bits) for path in loose
         ]

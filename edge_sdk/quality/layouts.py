@@ -16,7 +16,7 @@ from edge_sdk.errors import DatasetError
 from edge_sdk.quality.pictures import SUFFIXES, check_mask_size, picture_size
 from edge_sdk.quality.samples import DEFAULT_HEALTHY, Box, Dataset, Sample
 
-__all__ = ["DatasetFile", "DatasetRoles", "read_folder"]
+__all__ = ["DatasetFile", "DatasetRoles", "dataset_file", "read_folder"]
 
 COLUMNS = ("image", "label", "mask", "domain", "group", "split", "defect_probability")
 BOX_COLUMNS = ("image", "class", "xmin", "ymin", "xmax", "ymax")
@@ -73,7 +73,7 @@ def read_folder(
     table = root / "labels.csv"
     bare = _bare_pictures(root) if unlabelled and not table.is_file() else []
     layout = root if bare or table.is_file() else _layout_folder(root)
-    said = _dataset_file(root, layout)
+    said = dataset_file(root, layout)
     rows = bare or list(_rows_of_table(table) if table.is_file() else _rows_of_folders(layout))
     if not rows:
         raise DatasetError(f"{root} lists no picture; add some, or give another folder")
@@ -114,8 +114,13 @@ def read_folder(
     )
 
 
-def _dataset_file(root: Path, layout: Path) -> DatasetFile:
-    for folder in (root, layout):
+def dataset_file(*folders: Path) -> DatasetFile:
+    """``dataset.yaml`` of the first of these folders that has one; what it would say by default where none has.
+
+    Raises:
+        ConfigError: The file is wrong; the message begins with file and line.
+    """
+    for folder in folders:
         if (folder / "dataset.yaml").is_file():
             return read_yaml(folder / "dataset.yaml", DatasetFile)
     return DatasetFile()

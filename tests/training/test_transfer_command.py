@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from tests.training.drawn import write_set
 from tests.training.test_cli import done, last_line, run
@@ -49,6 +50,23 @@ def test_a_folder_of_good_parts_becomes_a_line(source: Path, good: Path, tmp_pat
     told = json.loads((tmp_path / "out" / "figures.json").read_text())
     assert told["command"] == "transfer"
     assert (tmp_path / "out" / "page.html").is_file()
+
+
+def test_good_parts_that_fill_12_of_16_bits_are_read_as_the_folder_says(
+    source: Path, good: Path, tmp_path: Path
+) -> None:
+    twelve = tmp_path / "twelve"
+    twelve.mkdir()
+    for path in good.iterdir():
+        cv2.imwrite(str(twelve / path.name), cv2.imread(str(path)).astype(np.uint16) * 16)
+    (twelve / "dataset.yaml").write_text("schema: dataset/1\nbit_depth: 12\n")
+    files = tmp_path / "usual.safetensors", tmp_path / "twelve.safetensors"
+    for folder, file in zip((good, twelve), files, strict=True):
+        done("transfer", source, "--normals", folder, "--moments", file, "--under", "original")
+    usual, other = map(load_file, files)
+    assert usual.keys() == other.keys() and usual
+    for name, values in usual.items():
+        np.testing.assert_array_equal(values, other[name])
 
 
 def test_places_pool_their_statistics(source: Path, good: Path, tmp_path: Path) -> None:

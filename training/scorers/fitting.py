@@ -262,10 +262,9 @@ def _fit(
     with torch.no_grad():
 
         def seen_of(batch: Batch) -> tuple[Tensor, Tensor | None]:
-            maps = stages(normalised(batch.images, spec))
+            maps = joined_maps(stages(normalised(batch.images, spec)), stages.strides, stride)
             # what another tile speaks for is seen there, and padding is no part
-            speaks = None if batch.speaks.all() else torch.from_numpy(batch.speaks)
-            return joined_maps(maps, stages.strides, stride), speaks
+            return maps, None if batch.speaks.all() else torch.from_numpy(batch.speaks)
 
         first = batches(samples[:FIRST], spec, stride=stride, each=None if each is None else min(each, SOME))
         mean, scale = channel_scale(_rows(*seen_of(batch)) for batch in first)

@@ -165,6 +165,8 @@ def check_not_blank(samples: Sequence[Sample], root: Path) -> tuple[str, ...]:
     for one in samples:
         image = read_image(one)
         brightest, blank = max(brightest, int(image.max())), blank and bool((image == image[:1, :1]).all())
+        if brightest >= DARK and not blank:
+            return ()
     hint = ""
     if brightest < LEAST_OF_16 and all(one.bits == 16 for one in samples):
         hint = (
@@ -176,8 +178,6 @@ def check_not_blank(samples: Sequence[Sample], root: Path) -> tuple[str, ...]:
             f"the {len(samples)} pictures of {root} that were looked at are each of one colour; is the lens covered, "
             f"or the lamp off? Give pictures of good parts{hint}"
         )
-    if brightest >= DARK:
-        return ()
     return (
         f"nothing in the {len(samples)} pictures that were looked at is brighter than {brightest} of 255; give more "
         f"light or a longer exposure{hint}",

@@ -37,7 +37,7 @@ POOL = 200_000
 SHADOW = 32
 """Dimensions of the random projection that the coreset is chosen on (the paper: 128 of 1024)."""
 PIECE = 16_384
-"""Places that are projected at a time: in double precision all would take three times the pool."""
+"""Places that are projected at a time: all at once would be, in double precision, twice the pool."""
 FLOOR = 1e-4
 """Under the root, so that rounding of a distance near 0 is not enlarged."""
 Told = Callable[[int, int], None]
